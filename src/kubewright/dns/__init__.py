@@ -1,0 +1,1 @@
+"""The built-in cluster DNS server, for clusters that cannot get CoreDNS."""

@@ -1,0 +1,5 @@
+"""Hosts: computers that we can run commands on, this one or one over SSH."""
+
+from kubewright.hosts.host import Completed, FileStat, FileWrite, Host, HostFacts
+
+__all__ = ["Completed", "FileStat", "FileWrite", "Host", "HostFacts"]

@@ -1,0 +1,1 @@
+"""Machines on this computer: systemd-nspawn containers that stand in for real hosts."""

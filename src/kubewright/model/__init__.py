@@ -1,0 +1,1 @@
+"""Pure functions from configuration and facts to what files and objects must contain."""

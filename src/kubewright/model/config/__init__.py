@@ -1,0 +1,1 @@
+"""The configuration files: their types, defaults and validation."""

@@ -1,0 +1,1 @@
+"""The built-in pod network: CNI configuration and the agent that routes between nodes."""

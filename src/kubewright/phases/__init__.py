@@ -1,0 +1,1 @@
+"""Named, idempotent steps: each looks, acts and verifies through the clients."""

@@ -1,0 +1,40 @@
+"""A value that must not be printed, logged or shown in a traceback."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T", str, bytes)
+
+
+class Secret(Generic[T]):
+    """Wraps a private key, token or password; `reveal()` is the only way to the value.
+
+    >>> print(Secret("hunter2"))
+    <secret>
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def reveal(self) -> T:
+        """The value itself. Call it only where it is written to a 0600 file or sent over a verified channel."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return bool(self._value == other._value)
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled")

@@ -1,0 +1,1 @@
+"""Which phases run, in what order, on which hosts at once."""
