@@ -98,13 +98,18 @@ class Server:
     @classmethod
     def in_cluster(cls) -> Server:
         """The server as a pod sees it, by its environment and service account."""
-        host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        host, port = (
+            os.environ.get("KUBERNETES_SERVICE_HOST", ""),
+            os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
+        )
         if not host:
             raise ConfigError("KUBERNETES_SERVICE_HOST is not set: this runs only inside a pod")
         if ":" in host:
             host = f"[{host}]"
         return cls(
-            f"https://{host}:{port}", (SERVICE_ACCOUNT / "ca.crt").read_bytes(), token_file=SERVICE_ACCOUNT / "token"
+            f"https://{host}:{port}",
+            (SERVICE_ACCOUNT / "ca.crt").read_bytes(),
+            token_file=SERVICE_ACCOUNT / "token",
         )
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -295,7 +300,14 @@ class KubeClient:
         return applied
 
     async def patch(
-        self, api_version: str, kind: str, name: str, change: Any, namespace: str = "", *, subresource: str = ""
+        self,
+        api_version: str,
+        kind: str,
+        name: str,
+        change: Any,
+        namespace: str = "",
+        *,
+        subresource: str = "",
     ) -> Object:
         """A strategic merge patch."""
         path = object_path(api_version, kind, namespace, name) + (f"/{subresource}" if subresource else "")

@@ -189,7 +189,13 @@ class Host(ABC):
 
     @abstractmethod
     async def upload(
-        self, local: Path, remote: str, *, mode: int = 0o644, sha256: str = "", progress: Progress | None = None
+        self,
+        local: Path,
+        remote: str,
+        *,
+        mode: int = 0o644,
+        sha256: str = "",
+        progress: Progress | None = None,
     ) -> None:
         """Stream a large file to the host, verify its SHA-256 there where one is given, and rename it to its place."""
 
