@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-T = TypeVar("T", str, bytes)
+T = TypeVar("T", bound=str | bytes)
 
 
 class Secret(Generic[T]):
@@ -17,10 +17,10 @@ class Secret(Generic[T]):
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self._value: T = value
 
     def reveal(self) -> T:
-        """The value itself. Call it only where it is written to a 0600 file or sent over a verified channel."""
+        """The value itself, for a 0600 file or a verified channel and nothing else."""
         return self._value
 
     def __repr__(self) -> str:
@@ -34,7 +34,7 @@ class Secret(Generic[T]):
         return bool(self._value == other._value)
 
     def __hash__(self) -> int:
-        return hash(self._value)
+        return hash((Secret, self._value))
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled")

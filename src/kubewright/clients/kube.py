@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import builtins
 import json
 import os
 import ssl
@@ -269,7 +270,7 @@ class KubeClient:
 
     async def list_with_version(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[list[Object], str]:
+    ) -> tuple[builtins.list[Object], str]:
         """`list`, and the resourceVersion from which a watch goes on."""
         answer = await self.json(
             "GET", object_path(api_version, kind, namespace), params=_selectors(labels, fields)

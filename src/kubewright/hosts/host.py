@@ -197,7 +197,7 @@ class Host(ABC):
         sha256: str = "",
         progress: Progress | None = None,
     ) -> None:
-        """Stream a large file to the host, verify its SHA-256 there where one is given, and rename it to its place."""
+        """Stream a large file to the host, verify its SHA-256 there if one is given, and rename it."""
 
     @abstractmethod
     async def run_with_file(
@@ -214,7 +214,7 @@ class Host(ABC):
 
     @abstractmethod
     def forward_unix(self, path: str) -> AbstractAsyncContextManager[Path]:
-        """A local unix socket (in a directory that only we can enter) that leads to the host's socket `path`."""
+        """A local unix socket, in a directory that only we can enter, leading to the host's socket `path`."""
 
     @abstractmethod
     async def facts(self) -> HostFacts:
