@@ -1,5 +1,78 @@
-"""The command line."""
+"""The command line: a table of commands whose modules are imported when they are called, and not before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from kubewright.cli.lazy import LazyGroup
+
+
+class Root(LazyGroup):
+    """The top of the command line: whatever goes wrong below becomes a message and an exit code here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; usage errors are click's to show, every other error is `cli.report`'s."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+            raise
+        except BaseException as error:
+            from kubewright.cli.report import report  # imported late: most runs need no error's text
+
+            raise click.exceptions.Exit(report(error, output=ctx.meta.get("kubewright.output", ""))) from None
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from kubewright import __version__
+
+        click.echo(f"kubewright {__version__}")
+        ctx.exit()
+
+
+def _quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.meta["kubewright.quiet"] = value
+
+
+cli = Root(
+    "kubewright",
+    help="Build Kubernetes clusters on machines that you own, and keep them alive.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+            help="Print the version and exit.",
+        ),
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet,
+            help="Show no progress: results, warnings and errors only.",
+        ),
+    ],
+    lazy={
+        "apply": ("kubewright.cli.cluster:apply", "Make the hosts of a cluster.yaml a cluster, or mend it."),
+        "check": ("kubewright.cli.check:check", "Test a cluster's networks, DNS and API from every node."),
+        "completion": ("kubewright.cli.completion:completion", "Print the completion script of a shell."),
+        "config": ("kubewright.cli.config:config", "Work with configuration files and their schema."),
+        "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
+        "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
+        "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
+        "version": ("kubewright.cli.version:version", "Print the version."),
+    },
+)  # fmt: skip
 
 
 def main() -> None:
-    """Run `kubewright`."""
+    """Run `kubewright`; the process ends with a code of docs/exit-codes.md."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cli.main(prog_name="kubewright")
+    except BrokenPipeError:
+        # The reader went away (`kubewright … | head`): what it did not want to read is no error. Standard output
+        # is pointed elsewhere, so that the interpreter's last flush does not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
