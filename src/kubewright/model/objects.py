@@ -1,0 +1,79 @@
+"""What all objects share: their type, and how one is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+"""A Kubernetes object or configuration document, as it stands in a manifest."""
+
+SYSTEM = "kube-system"
+PUBLIC = "kube-public"
+
+_Base: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_Base):  # type: ignore[misc,valid-type]
+    """Many lines as a literal block, so that a person can read a ConfigMap; no anchors and aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(document: Mapping[str, Any]) -> bytes:
+    """A document as YAML, keys in alphabetical order as Kubernetes' own tools write them."""
+    text: str = yaml.dump(
+        dict(document),
+        Dumper=_Dumper,
+        default_flow_style=False,
+        sort_keys=True,
+        allow_unicode=True,
+        width=2**20,
+    )
+    return text.encode()
+
+
+def metadata(
+    name: str,
+    namespace: str = "",
+    *,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Object:
+    """An object's metadata; what is empty is left out."""
+    meta: Object = {"name": name}
+    if namespace:
+        meta["namespace"] = namespace
+    if labels:
+        meta["labels"] = dict(labels)
+    if annotations:
+        meta["annotations"] = dict(annotations)
+    return meta
+
+
+def config_map(
+    name: str, namespace: str, data: Mapping[str, str], *, labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Object:  # fmt: skip
+    """A ConfigMap of text."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(name, namespace, labels=labels, annotations=annotations),
+        "data": dict(data),
+    }
+
+
+def service_account(name: str, namespace: str = SYSTEM) -> Object:
+    """A ServiceAccount."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name, namespace)}
