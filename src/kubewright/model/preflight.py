@@ -1,0 +1,226 @@
+"""What makes hosts unfit for a cluster, decided from their facts alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubewright.errors import ExitCode, HostError
+from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
+from kubewright.model.facts import HostFacts
+
+GIB = 1 << 30
+
+# The oldest release of each distribution whose packages and systemd are known to do.
+SUPPORTED_OS = {"debian": (12, 0), "ubuntu": (22, 4)}
+
+# What a host needs to hold before anything is put on it: the images unpacked, the kubelet, etcd's first files.
+_FREE = {
+    Role.CONTROL_PLANE: {"/var/lib": 2 * GIB, "/usr/local": GIB // 4, "/etc": 1 << 20},
+    Role.WORKER: {"/var/lib": GIB, "/usr/local": GIB // 4, "/etc": 1 << 20},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason to refuse, with the mend."""
+
+    host: str
+    message: str
+    hint: str
+    exit_code: ExitCode = ExitCode.HOST_NOT_FIT
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}"
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raise one `HostError` that lists all findings; nothing where there are none."""
+    if not findings:
+        return
+    first, *others = findings
+    raise HostError(
+        str(first), host=first.host, hint=first.hint, exit_code=first.exit_code,
+        evidence=[f"also {other} ({other.hint})" for other in others],
+    )  # fmt: skip
+
+
+def check_host(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Finding]:
+    """What is wrong with one host."""
+    findings: list[Finding] = []
+
+    def finding(message: str, hint: str, exit_code: ExitCode = ExitCode.HOST_NOT_FIT) -> None:
+        findings.append(Finding(host.name, message, hint, exit_code))
+
+    supported = ", ".join(f"{name} {major}.{minor:02}" for name, (major, minor) in SUPPORTED_OS.items())
+    oldest = SUPPORTED_OS.get(facts.os_id)
+    if oldest is None or _release(facts.os_version) < oldest:
+        finding(
+            f"runs {facts.os_name or 'an unknown system'}, which is not supported",
+            f"use one of these, or newer: {supported}", ExitCode.HOST_UNSUPPORTED_OS,
+        )  # fmt: skip
+    if facts.init != "systemd":
+        finding(
+            f"its first process is {facts.init or 'unknown'}, not systemd",
+            "the kubelet and containerd are kept running by systemd units", ExitCode.HOST_UNSUPPORTED_OS,
+        )  # fmt: skip
+    if facts.swap and spec.kubelet_configuration.get("failSwapOn", True):
+        finding(
+            f"swap is on ({facts.swap >> 20} MiB) and the kubelet would stop (P16)",
+            "swapoff -a, and take swap out of /etc/fstab",
+        )  # fmt: skip
+    role = Role.CONTROL_PLANE if Role.CONTROL_PLANE in host.roles else Role.WORKER
+    if role is Role.CONTROL_PLANE and facts.cpus < 2:
+        finding(f"has {facts.cpus} CPU; a control plane needs 2 (P45)", "give it another")
+    if role is Role.CONTROL_PLANE and facts.memory < 1700 << 20:
+        finding(f"has {facts.memory >> 20} MiB of memory; a control plane needs 1700 (P45)", "give it more")
+    for path, need in _FREE[role].items():
+        free = facts.filesystems.get(path)
+        if free is not None and free < need:
+            finding(
+                f"{path} has {free >> 20} MiB free; {need >> 20} MiB are needed",
+                "free some space or enlarge the file system", ExitCode.HOST_DISK_FULL,
+            )  # fmt: skip
+    findings += _check_addresses(spec, host, facts)
+    return findings
+
+
+def node_ip(host: HostSpec, facts: HostFacts) -> str:
+    """The address that a node uses: as configured, or the default route's source address (P08)."""
+    return host.node_ip or facts.default_address or (facts.addresses[0] if facts.addresses else "")
+
+
+def _check_addresses(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Finding]:
+    findings = []
+    address = node_ip(host, facts)
+    if not address:
+        findings.append(
+            Finding(host.name, "has no default route and no address", "set nodeIP, or configure its network")
+        )
+    elif host.node_ip and host.node_ip not in facts.addresses:
+        findings.append(
+            Finding(
+                host.name,
+                f"nodeIP {host.node_ip} is none of its addresses (P08)",
+                f"its addresses: {', '.join(facts.addresses)}",
+            )
+        )
+    for title, subnet in (
+        ("podSubnet", spec.network.pod_subnet),
+        ("serviceSubnet", spec.network.service_subnet),
+    ):
+        network = ipaddress.ip_network(subnet, strict=False)
+        if address and ipaddress.ip_address(address) in network:
+            findings.append(
+                Finding(
+                    host.name, f"its address {address} lies in {title} {subnet} (P32)",
+                    f"choose another {title}", ExitCode.CONFIG_OVERLAPPING_SUBNETS,
+                )
+            )  # fmt: skip
+    return findings
+
+
+def foreign_routes(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Finding]:
+    """Routes that a host which is in no cluster yet has into the pod or service subnet (P32)."""
+    findings = []
+    for title, subnet in (
+        ("podSubnet", spec.network.pod_subnet),
+        ("serviceSubnet", spec.network.service_subnet),
+    ):
+        network = ipaddress.ip_network(subnet, strict=False)
+        for route in facts.routes:
+            other = ipaddress.ip_network(route, strict=False)
+            if other.version == network.version and other.overlaps(network):
+                findings.append(
+                    Finding(
+                        host.name, f"it has a route to {route}, which overlaps {title} {subnet} (P32)",
+                        f"choose another {title}", ExitCode.CONFIG_OVERLAPPING_SUBNETS,
+                    )
+                )  # fmt: skip
+    return findings
+
+
+def check_fleet(facts: Mapping[str, HostFacts]) -> list[Finding]:
+    """What is wrong between hosts: two names for one machine, and clones (P43)."""
+    findings = []
+    seen: dict[tuple[str, str], str] = {}
+    for name, fact in facts.items():
+        marks = [("machine-id", fact.machine_id), ("product_uuid", fact.product_uuid)]
+        marks += [("MAC address", mac) for mac in fact.macs]
+        for title, value in marks:
+            if not value:
+                continue
+            other = seen.setdefault((title, value), name)
+            if other != name:
+                findings.append(
+                    Finding(
+                        name, f"has the same {title} as {other} (P43): {value}",
+                        "is it one host under two names, or a clone? a clone needs an identity of its own",
+                        ExitCode.CONFIG_DUPLICATE_HOST,
+                    )
+                )  # fmt: skip
+    return findings
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """What a host's files say of the cluster that it is in."""
+
+    ca: bytes | None
+    """`/etc/kubernetes/pki/ca.crt`."""
+    kubeconfigs: Mapping[str, Mapping[str, Any]]
+    """Its kubeconfig files by path, parsed."""
+    manifests: bool
+    """Whether it has static Pods."""
+
+
+def check_belonging(
+    spec: ClusterSpec, endpoint: str, hosts: Sequence[tuple[HostSpec, Belonging]]
+) -> list[Finding]:
+    """Hosts that are in another cluster already: another CA, another endpoint, another name.
+
+    `endpoint` is the URL of this cluster's API. A host whose files are ours, whole or half-made, is fine.
+    """
+    control_planes = [(h, b) for h, b in hosts if Role.CONTROL_PLANE in h.roles]
+    ca = next((b.ca for _, b in control_planes if b.ca is not None), None)
+    findings = []
+    for host, belonging in hosts:
+        why = _why_foreign(spec, endpoint, host, belonging, ca)
+        if why:
+            findings.append(
+                Finding(
+                    host.name, f"is in another cluster already: {why}",
+                    "take it out of that cluster first (kubeadm reset on it), or take it out of cluster.yaml",
+                    ExitCode.HOST_IN_OTHER_CLUSTER,
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _why_foreign(
+    spec: ClusterSpec, endpoint: str, host: HostSpec, belonging: Belonging, ca: bytes | None
+) -> str:
+    control_plane = Role.CONTROL_PLANE in host.roles
+    if belonging.manifests and not control_plane:
+        return "/etc/kubernetes/manifests holds a control plane"
+    if belonging.ca is not None and ca is not None and belonging.ca.strip() != ca.strip():
+        return "/etc/kubernetes/pki/ca.crt is another cluster's"
+    for path, config in belonging.kubeconfigs.items():
+        cluster = next(iter(config.get("clusters") or []), {})
+        server = (cluster.get("cluster") or {}).get("server", "")
+        # A control plane's own controllers talk to their local API server, whatever the endpoint is.
+        local = path.endswith(("controller-manager.conf", "scheduler.conf"))
+        if server and server != endpoint and not local:
+            return f"{path} names the API server {server}, not {endpoint}"
+        if path.endswith("admin.conf") and cluster.get("name", spec.name) != spec.name:
+            return f"{path} names the cluster {cluster.get('name')!r}, not {spec.name!r}"
+    if not control_plane and ca is None and (belonging.kubeconfigs or belonging.ca is not None):
+        return "it has the files of a node, and the control plane named here has made no cluster yet"
+    return ""
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return (int(major) if major.isdigit() else 0, int(minor) if minor.isdigit() else 0)

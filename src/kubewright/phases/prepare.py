@@ -1,0 +1,197 @@
+"""Preparing a host: the programs, kernel settings and container runtime that a node needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from kubewright.errors import ExitCode, HostError, WaitTimeoutError
+from kubewright.events import Activity
+from kubewright.hosts import FileWrite
+from kubewright.model import containerd as containerd_model
+from kubewright.model import host_preparation
+from kubewright.phases.files import diff_lines, differing, file_changes
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import unit_evidence, wait_until
+
+CONTAINERD_CONFIG = "/etc/containerd/config.toml"
+CAP_SYS_RESOURCE = 24
+
+# What the kubelet, kube-proxy and containerd execute, and the Debian package that brings it. The CNI plugins
+# stand in a directory instead of on PATH.
+_PROGRAMS = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "conntrack": "conntrack",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "ethtool": "ethtool",
+}
+_CNI_PACKAGE = "containernetworking-plugins"
+
+_LOOK = """
+for program; do command -v "$program" >/dev/null || echo "$program"; done
+[ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || echo cni
+"""
+
+
+class Packages(Phase):
+    """The programs that nodes need, from the host's own distribution."""
+
+    name: ClassVar[str] = "packages"
+    title: ClassVar[str] = "install what a node needs"
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.host_name = node.name
+
+    async def look(self) -> list[Change]:
+        """Which programs are missing."""
+        found = await self._node.host.shell(_LOOK, *_PROGRAMS)
+        names = found.text.split()
+        return [
+            Change(Action.CREATE, f"package {_PROGRAMS.get(name, _CNI_PACKAGE)}", self.host_name)
+            for name in names
+        ]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Install them with apt-get. Its lock is waited for: a fresh host often updates itself just then."""
+        packages = sorted({change.target.removeprefix("package ") for change in changes})
+        activity.progress(f"apt-get install {' '.join(packages)}")
+        command = (
+            "export DEBIAN_FRONTEND=noninteractive; "
+            'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null || '
+            "{ apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null && "
+            'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null; }'
+        )
+        result = await self._node.host.shell(command, *packages, timeout=600, check=False)
+        if not result.ok:
+            raise HostError(
+                f"{self.host_name}: could not install {', '.join(packages)}",
+                host=self.host_name, evidence=result.err.splitlines()[-5:],
+                hint=f"install them on the host by hand: apt-get install {' '.join(packages)}",
+                exit_code=ExitCode.HOST_NOT_FIT,
+            )  # fmt: skip
+
+
+class Kernel(Phase):
+    """Modules and sysctls that pod traffic needs, now and after a reboot (P46)."""
+
+    name: ClassVar[str] = "kernel"
+    title: ClassVar[str] = "set kernel modules and sysctls"
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._files: list[FileWrite] = []
+
+    async def look(self) -> list[Change]:
+        """Which files differ, and which values are not in force."""
+        host = self._node.host
+        self._files = await differing(
+            host,
+            [
+                FileWrite(path, content.encode())
+                for path, content in host_preparation.kernel_files().items()
+            ],
+        )  # fmt: skip
+        changes = await file_changes(host, self._files)
+        values = host_preparation.SYSCTLS
+        result = await host.shell(
+            'for key; do printf "%s=%s\\n" "$key" "$(cat "/proc/sys/$(echo "$key" | tr . /)" 2>/dev/null)"; done',
+            *values,
+        )
+        live = dict(line.partition("=")[::2] for line in result.text.splitlines())
+        changes += [
+            Change(Action.UPDATE, f"sysctl {key}", self.host_name, (f"-{live.get(key, '')}", f"+{value}"))
+            for key, value in values.items()
+            if live.get(key) != value
+        ]
+        return changes
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write the files, load the modules, set the values."""
+        host = self._node.host
+        await host.write_files(self._files)
+        # A module that is built into the kernel cannot be loaded and need not be: the sysctls tell.
+        script = 'for module in $1; do modprobe "$module" 2>/dev/null || true; done; shift; sysctl -q -w "$@"'
+        pairs = [f"{key}={value}" for key, value in host_preparation.SYSCTLS.items()]
+        result = await host.shell(script, " ".join(host_preparation.MODULES), *pairs, check=False)
+        if not result.ok:
+            raise HostError(
+                f"{self.host_name}: cannot set {' '.join(pairs)}",
+                host=self.host_name, evidence=result.err.splitlines()[-5:],
+                hint="the kernel needs br_netfilter and IPv4 forwarding for pods to reach services (P46)",
+                exit_code=ExitCode.HOST_NOT_FIT,
+            )  # fmt: skip
+
+
+class Runtime(Phase):
+    """containerd with what Kubernetes needs in its configuration, running (P15, P48)."""
+
+    name: ClassVar[str] = "runtime"
+    title: ClassVar[str] = "configure containerd"
+
+    def __init__(self, node: Node, *, pause_image: str, cgroup_driver: str) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._pause = pause_image
+        self._cgroup_driver = cgroup_driver
+        self._config: bytes | None = None
+
+    async def look(self) -> list[Change]:
+        """Whether the configuration differs, and whether the unit runs."""
+        host = self._node.host
+        live = await host.read_file(CONTAINERD_CONFIG)
+        wanted = containerd_model.render(
+            live.decode() if live is not None else None,
+            sandbox_image=self._pause,
+            cgroup_driver=self._cgroup_driver,
+            restrict_oom_score_adj=not self._node.facts.has_capability(CAP_SYS_RESOURCE),
+        ).encode()
+        changes = []
+        self._config = None
+        if wanted != live:
+            self._config = wanted
+            action = Action.CREATE if live is None else Action.UPDATE
+            changes.append(
+                Change(action, CONTAINERD_CONFIG, self.host_name, diff_lines("", live or b"", wanted))
+            )
+        state = await host.run(["systemctl", "is-active", "containerd"], check=False)
+        if changes or state.text != "active":
+            changes.append(Change(Action.RUN, "restart containerd.service", self.host_name))
+        return changes
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write the configuration and restart containerd; running containers survive that."""
+        host = self._node.host
+        if self._config is not None:
+            await host.write_file(CONTAINERD_CONFIG, self._config)
+        result = await host.shell(
+            "systemctl enable -q containerd && systemctl restart containerd", timeout=90, check=False
+        )
+        if not result.ok:
+            raise HostError(
+                f"{self.host_name}: containerd does not start",
+                host=self.host_name, evidence=await unit_evidence(host, "containerd"),
+                hint=f"look at {CONTAINERD_CONFIG}, then: systemctl restart containerd",
+                exit_code=ExitCode.HOST_NOT_FIT,
+            )  # fmt: skip
+
+    async def verify(self, activity: Activity) -> None:
+        """Wait until containerd answers on its socket."""
+        host = self._node.host
+
+        async def answers() -> str | None:
+            result = await host.run(["ctr", "version"], check=False, timeout=10)
+            return None if result.ok else result.err
+
+        try:
+            await wait_until(answers, f"{self.host_name}: containerd to answer", deadline=30)
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(
+                error.message, host=self.host_name, evidence=await unit_evidence(host, "containerd")
+            ) from error
