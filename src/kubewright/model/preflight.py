@@ -208,7 +208,7 @@ def _why_foreign(
     if belonging.ca is not None and ca is not None and belonging.ca.strip() != ca.strip():
         return "/etc/kubernetes/pki/ca.crt is another cluster's"
     for path, config in belonging.kubeconfigs.items():
-        cluster = next(iter(config.get("clusters") or []), {})
+        cluster: Mapping[str, Any] = next(iter(config.get("clusters") or []), {})
         server = (cluster.get("cluster") or {}).get("server", "")
         # A control plane's own controllers talk to their local API server, whatever the endpoint is.
         local = path.endswith(("controller-manager.conf", "scheduler.conf"))
