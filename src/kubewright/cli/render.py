@@ -19,6 +19,11 @@ def renderer(*, output: str, stream: bool = True, quiet: bool = False) -> Iterat
         yield JsonLines(sys.stdout)
     elif output != "text" or quiet:
         yield PlainLines(sys.stderr, warnings_only=True)
+    elif is_live():
+        from kubewright.cli.render_live import LiveView  # rich costs 0.1 s: a terminal alone pays it
+
+        with LiveView() as view:
+            yield view
     else:
         yield PlainLines(sys.stderr)
 
