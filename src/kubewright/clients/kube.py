@@ -87,12 +87,22 @@ class Server:
         ctx = _named(config, "contexts", name, "context")
         cluster = _named(config, "clusters", ctx.get("cluster", ""), "cluster")
         user = _named(config, "users", ctx.get("user", ""), "user")
+        for way in ("exec", "auth-provider", "username"):
+            if user.get(way) and not (user.get("token") or user.get("client-certificate-data")):
+                raise ConfigError(
+                    f"kubeconfig: user {ctx.get('user')!r} proves itself by {way!r}, which Kubewright cannot do",
+                    hint="use a kubeconfig with a client certificate or a token",
+                )
+        ca = _data(cluster, "certificate-authority")
+        if ca is None and not cluster.get("insecure-skip-tls-verify"):
+            ca = _system_authorities()  # as kubectl does; unverified only where the user says so
         return cls(
             cluster.get("server", ""),
-            _data(cluster, "certificate-authority"),
+            ca,
             _data(user, "client-certificate") or b"",
             _data(user, "client-key") or b"",
             user.get("token", ""),
+            token_file=Path(user["tokenFile"]) if user.get("tokenFile") else None,
             tls_server_name=cluster.get("tls-server-name", ""),
         )
 
@@ -142,11 +152,26 @@ def _named(config: Mapping[str, Any], section: str, name: str, field_name: str) 
 
 
 def _data(entry: Mapping[str, Any], key: str) -> bytes | None:
-    if inline := entry.get(f"{key}-data"):
-        return base64.b64decode(inline)
-    if path := entry.get(key):
-        return Path(path).read_bytes()
+    try:
+        if inline := entry.get(f"{key}-data"):
+            return base64.b64decode(inline)
+        if path := entry.get(key):
+            return Path(path).read_bytes()
+    except ValueError:
+        raise ConfigError(f"kubeconfig: {key}-data is not base64") from None
+    except OSError as error:
+        raise ConfigError(f"kubeconfig: {key}: {path}: {error.strerror}") from None
     return None
+
+
+def _system_authorities() -> bytes:
+    """The certificate authorities that this computer trusts, as PEM."""
+    bundle = ssl.get_default_verify_paths().cafile
+    if bundle is None:
+        raise ConfigError(
+            "kubeconfig: the cluster names no certificate-authority, and this computer has no list of its own"
+        )
+    return Path(bundle).read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
