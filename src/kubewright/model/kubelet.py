@@ -1,0 +1,105 @@
+"""The files that make a kubelet run: its unit, kubeadm's drop-in, and the flags that differ from node to node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kubewright.model.kubeconfig import BOOTSTRAP_KUBELET, KUBELET, KUBERNETES_DIR
+from kubewright.model.versions import VersionFacts
+
+KUBELET_BINARY = "/usr/bin/kubelet"
+KUBELET_DIR = "/var/lib/kubelet"
+CONFIG_PATH = f"{KUBELET_DIR}/config.yaml"
+FLAGS_PATH = f"{KUBELET_DIR}/kubeadm-flags.env"
+UNIT_PATH = "/lib/systemd/system/kubelet.service"
+DROP_IN_PATH = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+_FLAGS_VARIABLE = "KUBELET_KUBEADM_ARGS"
+
+
+def kubelet_unit(binary: str = KUBELET_BINARY) -> bytes:
+    """`kubelet.service`, for a kubelet that no package brought.
+
+    It starts again for as long as it fails, because a kubelet waits in this way for its configuration.
+    """
+    return _lines(
+        "[Unit]",
+        "Description=kubelet, the Kubernetes node agent",
+        "Documentation=https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/",
+        "Wants=network-online.target",
+        "After=network-online.target containerd.service",
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        f"ExecStart={binary}",
+        "Restart=always",
+        "RestartSec=3",
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    )
+
+
+def kubelet_drop_in(binary: str = KUBELET_BINARY) -> bytes:
+    """kubeadm's `10-kubeadm.conf`: where the kubelet finds its kubeconfigs, configuration and flags.
+
+    `/etc/default/kubelet` belongs to the user, whose `KUBELET_EXTRA_ARGS` come last.
+    """
+    bootstrap, kubeconfig = f"{KUBERNETES_DIR}/{BOOTSTRAP_KUBELET}", f"{KUBERNETES_DIR}/{KUBELET}"
+    variables = ("KUBELET_KUBECONFIG_ARGS", "KUBELET_CONFIG_ARGS", _FLAGS_VARIABLE, "KUBELET_EXTRA_ARGS")
+    return _lines(
+        "[Service]",
+        f'Environment="{variables[0]}=--bootstrap-kubeconfig={bootstrap} --kubeconfig={kubeconfig}"',
+        f'Environment="{variables[1]}=--config={CONFIG_PATH}"',
+        f"EnvironmentFile=-{FLAGS_PATH}",
+        "EnvironmentFile=-/etc/default/kubelet",
+        "ExecStart=",
+        f"ExecStart={binary} {' '.join(f'${name}' for name in variables)}",
+    )
+
+
+def kubelet_flags(
+    facts: VersionFacts,
+    *,
+    node_name: str,
+    hostname: str,
+    cri_socket: str = CONTAINERD_SOCKET,
+    node_ip: str = "",
+    taints: Iterable[Mapping[str, str]] = (),
+    pause_image: str = "",
+    extra_args: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The flags of this node's kubelet, the user's own last.
+
+    `taints` are those to register with; kubeadm gives a worker's in this way and patches a control plane's.
+    `pause_image` is named only where it is not the version's own, so that image garbage collection spares it.
+    """
+    flags = facts.kubelet_flags(cri_socket)
+    if node_name != hostname.lower():
+        flags["hostname-override"] = node_name
+    if node_ip:
+        flags["node-ip"] = node_ip
+    registered = ",".join(taint_text(taint) for taint in taints)
+    if registered:
+        flags["register-with-taints"] = registered
+    if pause_image and pause_image != f"{facts.image_repository}/pause:{facts.pause_tag}":
+        flags["pod-infra-container-image"] = pause_image
+    return flags | dict(extra_args or {})
+
+
+def flags_file(flags: Mapping[str, str]) -> bytes:
+    """`kubeadm-flags.env`: one variable with all flags, sorted."""
+    text = " ".join(f"--{name}={flags[name]}" for name in sorted(flags))
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return _lines(f'{_FLAGS_VARIABLE}="{quoted}"')
+
+
+def taint_text(taint: Mapping[str, str]) -> str:
+    """A taint as kubectl and flags write it: `key=value:effect`, or `key:effect` without a value."""
+    value = taint.get("value", "")
+    return f"{taint['key']}={value}:{taint['effect']}" if value else f"{taint['key']}:{taint['effect']}"
+
+
+def _lines(*lines: str) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
