@@ -1,0 +1,151 @@
+"""What must hold between the fields of a `cluster.yaml`: hosts, networks and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network, ip_address
+
+from kubewright.errors import ExitCode
+from kubewright.model.config.cluster import ClusterSpec, HostSpec
+from kubewright.model.config.findings import Finding
+from kubewright.model.config.kubeadm import FIELD, ClusterConfiguration, where_said
+from kubewright.model.config.yamltext import Path, render_path
+from kubewright.model.node import is_address, split_endpoint
+
+_SERVICE_ADDRESSES = 16
+"""Cluster DNS has the tenth address of the service subnet: a /28 is the smallest with room for it."""
+_LARGEST_SERVICE_PREFIX = 12
+"""The API server refuses a service subnet with more than 20 bits of addresses."""
+_MOST_NODE_BITS = 16
+"""kube-controller-manager refuses a node mask that is more than 16 bits longer than the pod subnet's."""
+_NODE_MASK_FLAG = "node-cidr-mask-size"
+
+
+def findings(spec: ClusterSpec, cc: ClusterConfiguration) -> list[Finding]:
+    """All mistakes between the fields of a spec; `cc` is its complete ClusterConfiguration."""
+    return [*_roles(spec), *_duplicates(spec), *_sizes(spec, cc), *_overlaps(spec, cc)]
+
+
+def _roles(spec: ClusterSpec) -> Iterator[Finding]:
+    for index, host in enumerate(spec.hosts):
+        if len(set(host.roles)) < len(host.roles):
+            yield Finding(("hosts", index, "roles"), "a role stands here twice")
+        taints = [(taint.key, taint.effect) for taint in host.taints or []]
+        if len(set(taints)) < len(taints):
+            yield Finding(("hosts", index, "taints"), "two taints have the same key and effect")
+    count = len(spec.control_planes)
+    if count == 0:
+        yield Finding(
+            ("hosts",),
+            "no host is a control plane",
+            hint="give one host the role: `roles: [control-plane]`",
+        )
+    if count > 1:
+        names = ", ".join(host.name for host in spec.control_planes)
+        yield Finding(
+            ("hosts",),
+            f"{count} control planes ({names}) are not supported yet",
+            hint="give the role control-plane to one host",
+        )
+
+
+def _duplicates(spec: ClusterSpec) -> Iterator[Finding]:
+    def place(host: HostSpec) -> tuple[str, int, str]:
+        address = str(ip_address(host.address)) if is_address(host.address) else host.address.lower()
+        ssh = spec.ssh_of(host)
+        # Behind two jump hosts, one private address can be two hosts.
+        return ("local", 0, "") if address == "local" else (address, ssh.port or 22, ssh.jump or "")
+
+    keys: tuple[tuple[str, Callable[[HostSpec], object]], ...] = (
+        ("name", lambda host: host.name),
+        ("address", place),
+        ("nodeIP", lambda host: host.node_ip),
+    )
+    for field, key in keys:
+        seen: dict[object, int] = {}
+        for index, host in enumerate(spec.hosts):
+            value = key(host)
+            first = seen.setdefault(value, index)
+            if value is not None and first != index:
+                said = {"name": host.name, "address": host.address, "nodeIP": host.node_ip}[field]
+                other = f"hosts[{first}]" + ("" if field == "name" else f" ({spec.hosts[first].name})")
+                port = f" (port {place(host)[1]})" if field == "address" and said != "local" else ""
+                yield Finding(
+                    ("hosts", index, field),
+                    f"{said!r}{port} is the {field} of {other}, too: each host stands here once",
+                    ExitCode.CONFIG_DUPLICATE_HOST,
+                )
+
+
+def _networks(spec: ClusterSpec, cc: ClusterConfiguration) -> dict[Path, IPv4Network]:
+    named = {
+        ("network", "podSubnet"): cc.networking.pod_subnet,
+        ("network", "serviceSubnet"): cc.networking.service_subnet,
+    }
+    return {where_said(spec, path): IPv4Network(cidr) for path, cidr in named.items()}
+
+
+def _overlaps(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
+    """P32: what is in the pod or service network cannot be reached from a pod."""
+    networks = _networks(spec, cc)
+    (pod_path, pods), (service_path, services) = networks.items()
+    if pods.overlaps(services):
+        yield Finding(
+            pod_path,
+            f"{pods} overlaps {render_path(service_path)}, {services}",
+            ExitCode.CONFIG_OVERLAPPING_SUBNETS,
+            hint="choose two networks without a common address, such as 10.244.0.0/16 and 10.96.0.0/12",
+        )
+    addresses: list[tuple[Path, str]] = []
+    for index, host in enumerate(spec.hosts):
+        addresses.append((("hosts", index, "address"), host.address))
+        if host.node_ip and host.node_ip != host.address:
+            addresses.append((("hosts", index, "nodeIP"), host.node_ip))
+    if cc.control_plane_endpoint:
+        addresses.append((where_said(spec, ("endpoint",)), split_endpoint(cc.control_plane_endpoint)[0]))
+    for path, text in addresses:
+        if not is_address(text):
+            continue
+        for network_path, network in networks.items():
+            if ip_address(text) in network:
+                yield Finding(
+                    path,
+                    f"{text} is inside {render_path(network_path)}, {network}",
+                    ExitCode.CONFIG_OVERLAPPING_SUBNETS,
+                    hint=f"choose another {render_path(network_path)}: pods could not reach this address",
+                )
+
+
+def _sizes(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
+    (pod_path, pods), (service_path, services) = _networks(spec, cc).items()
+    if services.num_addresses < _SERVICE_ADDRESSES:
+        yield Finding(service_path, f"{services} is too small: a /28 is the least")
+    if services.prefixlen < _LARGEST_SERVICE_PREFIX:
+        yield Finding(service_path, f"{services} is too large: a /{_LARGEST_SERVICE_PREFIX} is the most")
+    flag_path = (FIELD, "controllerManager", "extraArgs", _NODE_MASK_FLAG)
+    text = cc.controller_manager.extra_args.get(_NODE_MASK_FLAG, "24")
+    mask = int(text) if text.isdecimal() and text.isascii() and len(text) <= 3 else 0
+    if not 8 <= mask <= 30:
+        yield Finding(flag_path, f"{text[:64]!r} is not a prefix length from 8 to 30")
+        return
+    if pods.prefixlen > mask:
+        yield Finding(
+            pod_path,
+            f"{pods} is smaller than the /{mask} that each node gets",
+            hint=f"give a larger network, or set {render_path(flag_path)}",
+        )
+        return
+    if mask - pods.prefixlen > _MOST_NODE_BITS:
+        yield Finding(
+            pod_path,
+            f"{pods} is too large for nodes with a /{mask}: at most 16 bits may lie between",
+            hint=f"give a /{mask - _MOST_NODE_BITS} or smaller",
+        )
+        return
+    room = 2 ** (mask - pods.prefixlen)
+    if room < len(spec.hosts):
+        yield Finding(
+            pod_path,
+            f"{pods} has room for {room} nodes with a /{mask} each, and there are {len(spec.hosts)} hosts",
+            hint=f"give a larger network, or set {render_path(flag_path)}",
+        )

@@ -1,0 +1,264 @@
+"""The kubelet's and kube-proxy's configuration: kubeadm's defaults under the user's fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from kubewright.model.component_fields import Shape
+from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.duration import normal_duration
+from kubewright.model.config.findings import Finding, raise_if_any, shown, unknown_field
+from kubewright.model.config.kubeadm import ClusterConfiguration, check_type, default_cluster_configuration
+from kubewright.model.config.yamltext import Path
+from kubewright.model.node import nth_address
+from kubewright.model.versions import VersionFacts, facts_for
+
+Object: TypeAlias = dict[str, Any]
+
+KUBELET_FIELD = "kubeletConfiguration"
+KUBE_PROXY_FIELD = "kubeProxyConfiguration"
+"""The fields of cluster.yaml under which the two kinds are passed through."""
+
+KUBE_PROXY_KUBECONFIG = "/var/lib/kube-proxy/kubeconfig.conf"
+
+
+def kubelet_configuration(
+    spec: ClusterSpec,
+    cc: ClusterConfiguration | None = None,
+    *,
+    cgroup_driver: str = "",
+    resolv_conf: str = "",
+) -> Object:
+    """The KubeletConfiguration of the cluster, or of one host with that host's facts.
+
+    Without facts it is what the ConfigMap `kubelet-config-…` holds. `cgroup_driver` is the runtime's (P48),
+    `resolv_conf` a file without a loopback name server (P18); both give way to what the user says. Beyond
+    kubeadm's output, the rotation of container logs is always set (P03), to the kubelet's own defaults. Raises
+    `FindingsError` for mistakes in what is passed through.
+    """
+    cc = cc or default_cluster_configuration(spec)
+    facts = facts_for(cc.kubernetes_version)
+    user = spec.kubelet_configuration
+    raise_if_any(kubelet_findings(user, facts))
+    defaults: Object = {
+        "apiVersion": facts.kubelet_api_version,
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"cacheTTL": "0s", "enabled": True},
+            "x509": {"clientCAFile": f"{cc.certificates_dir}/ca.crt"},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"},
+        },
+        "clusterDNS": [nth_address(cc.networking.service_subnet, 10)],
+        "clusterDomain": cc.networking.dns_domain,
+        "containerLogMaxFiles": 5,
+        "containerLogMaxSize": "10Mi",
+        "cpuManagerReconcilePeriod": "0s",
+        "evictionPressureTransitionPeriod": "0s",
+        "fileCheckFrequency": "0s",
+        "healthzBindAddress": "127.0.0.1",
+        "healthzPort": 10248,
+        "httpCheckFrequency": "0s",
+        "imageMinimumGCAge": "0s",
+        "logging": {},
+        "nodeStatusReportFrequency": "0s",
+        "nodeStatusUpdateFrequency": "0s",
+        "rotateCertificates": True,
+        "runtimeRequestTimeout": "0s",
+        "shutdownGracePeriod": "0s",
+        "shutdownGracePeriodCriticalPods": "0s",
+        "staticPodPath": "/etc/kubernetes/manifests",
+        "streamingConnectionIdleTimeout": "0s",
+        "syncFrequency": "0s",
+        "volumeStatsAggPeriod": "0s",
+    }
+    if cgroup_driver:
+        defaults["cgroupDriver"] = cgroup_driver
+    if resolv_conf:
+        defaults["resolvConf"] = resolv_conf
+    return _merged(defaults, user, facts.kubelet_fields)
+
+
+def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None = None) -> Object:
+    """The KubeProxyConfiguration of the cluster; `clusterCIDR` is always set (P11).
+
+    Raises `FindingsError` for mistakes in what is passed through.
+    """
+    cc = cc or default_cluster_configuration(spec)
+    facts = facts_for(cc.kubernetes_version)
+    user = spec.kube_proxy_configuration
+    raise_if_any(kube_proxy_findings(user, facts))
+    defaults: Object = {
+        "apiVersion": facts.kube_proxy_api_version,
+        "kind": "KubeProxyConfiguration",
+        "bindAddress": "0.0.0.0",  # noqa: S104
+        "bindAddressHardFail": False,
+        "clientConnection": {
+            "acceptContentTypes": "",
+            "burst": 0,
+            "contentType": "",
+            "kubeconfig": KUBE_PROXY_KUBECONFIG,
+            "qps": 0,
+        },
+        "clusterCIDR": cc.networking.pod_subnet or spec.network.pod_subnet,
+        "configSyncPeriod": "0s",
+        "conntrack": {
+            "maxPerCore": None,
+            "min": None,
+            "tcpCloseWaitTimeout": None,
+            "tcpEstablishedTimeout": None,
+        },
+        "detectLocalMode": "",
+        "enableProfiling": False,
+        "healthzBindAddress": "",
+        "hostnameOverride": "",
+        "iptables": {
+            "masqueradeAll": False,
+            "masqueradeBit": None,
+            "minSyncPeriod": "0s",
+            "syncPeriod": "0s",
+        },
+        "ipvs": {
+            "excludeCIDRs": None,
+            "minSyncPeriod": "0s",
+            "scheduler": "",
+            "strictARP": False,
+            "syncPeriod": "0s",
+            "tcpFinTimeout": "0s",
+            "tcpTimeout": "0s",
+            "udpTimeout": "0s",
+        },
+        "metricsBindAddress": "",
+        "mode": "",
+        "nodePortAddresses": None,
+        "oomScoreAdj": None,
+        "portRange": "",
+        "showHiddenMetricsForVersion": "",
+        "udpIdleTimeout": "0s",
+        "winkernel": {"enableDSR": False, "networkName": "", "sourceVip": ""},
+    }
+    return _merged(defaults, user, facts.kube_proxy_fields)
+
+
+def kubelet_findings(user: Mapping[str, Any], facts: VersionFacts) -> list[Finding]:
+    """What is wrong with the KubeletConfiguration that a user passes through."""
+    prefix = (KUBELET_FIELD,)
+    findings = check_type(user, (facts.kubelet_api_version,), "KubeletConfiguration", prefix)
+    findings += _check(user, facts.kubelet_fields, prefix)
+    if user.get("rotateCertificates") is False:
+        findings.append(
+            Finding(
+                (*prefix, "rotateCertificates"),
+                "kubeadm's clusters always rotate the kubelets' client certificates (P23)",
+                hint="leave it out",
+            )
+        )
+    findings += _choice(user, "cgroupDriver", ("", "systemd", "cgroupfs"), prefix)
+    return findings
+
+
+def kube_proxy_findings(user: Mapping[str, Any], facts: VersionFacts) -> list[Finding]:
+    """What is wrong with the KubeProxyConfiguration that a user passes through."""
+    prefix = (KUBE_PROXY_FIELD,)
+    findings = check_type(user, (facts.kube_proxy_api_version,), "KubeProxyConfiguration", prefix)
+    findings += _check(user, facts.kube_proxy_fields, prefix)
+    findings += _choice(user, "mode", ("", "iptables", "ipvs", "userspace"), prefix)
+    findings += _choice(user, "detectLocalMode", ("", "ClusterCIDR", "NodeCIDR"), prefix)
+    return findings
+
+
+def _choice(user: Mapping[str, Any], field: str, choices: tuple[str, ...], prefix: Path) -> list[Finding]:
+    value = user.get(field)
+    if not isinstance(value, str) or value in choices:
+        return []
+    words = " or ".join(repr(choice) for choice in choices if choice)
+    return [Finding((*prefix, field), f"{shown(value)} is not {words}")]
+
+
+_WORDS = {
+    "text": "text",
+    "flag": "true or false",
+    "int": "a whole number",
+    "number": "a number",
+    "duration": "a duration such as 4m0s",
+    "texts": "a list of texts",
+    "text map": "a mapping from text to text",
+    "flag map": "a mapping from text to true or false",
+    "texts map": "a mapping from text to lists of texts",
+}
+
+
+def _check(user: Mapping[str, Any], shape: Shape, path: Path) -> list[Finding]:
+    findings = []
+    for name, value in user.items():
+        if len(path) == 1 and name in ("apiVersion", "kind"):
+            continue
+        kind = shape.get(name)
+        if kind is None:
+            findings.append(unknown_field(path, name, shape))
+        elif value is None:
+            continue
+        elif not isinstance(kind, str):
+            if isinstance(value, Mapping):
+                findings += _check(value, kind, (*path, name))
+            else:
+                findings.append(Finding((*path, name), f"must be a mapping, not {shown(value)}"))
+        elif problem := _problem(value, kind):
+            findings.append(Finding((*path, name), problem))
+    return findings
+
+
+def _problem(value: Any, kind: str) -> str:
+    """Why a value is not of its kind; empty where it is."""
+    if kind == "duration" and isinstance(value, str):
+        try:
+            normal_duration(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+    if _is(value, kind):
+        return ""
+    if kind in ("text", "text map", "texts") and isinstance(value, int | float):
+        return f'{shown(value)} must be text: write it in quotes, "{shown(value)}"'
+    return f"must be {_WORDS[kind]}, not {shown(value)}"
+
+
+def _is(value: Any, kind: str) -> bool:
+    match kind:
+        case "text":
+            return isinstance(value, str)
+        case "flag":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        case "texts":
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case "duration":
+            return False
+        case _:
+            inner = {"text map": "text", "flag map": "flag", "texts map": "texts"}[kind]
+            return isinstance(value, Mapping) and all(_is(item, inner) for item in value.values())
+
+
+def _merged(defaults: Mapping[str, Any], user: Mapping[str, Any], shape: Shape) -> Object:
+    """The user's fields over the defaults, in alphabetical order, durations as Go prints them.
+
+    A field that is null or an empty text is not set, as in kubeadm.
+    """
+    merged = dict(defaults)
+    for name, value in user.items():
+        kind = shape.get(name)
+        if value is None or value == "" or kind is None:
+            continue
+        if not isinstance(kind, str):
+            merged[name] = _merged(merged.get(name) or {}, value, kind)
+        else:
+            merged[name] = normal_duration(value) if kind == "duration" else value
+    return dict(sorted(merged.items()))

@@ -1,0 +1,358 @@
+"""kubeadm's ClusterConfiguration: one model for all of its API versions, its defaults, and v1beta2's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from kubewright.errors import ConfigError
+from kubewright.model.config import syntax
+from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.duration import normal_duration
+from kubewright.model.config.findings import (
+    Finding,
+    FindingsError,
+    did_you_mean,
+    of_validation,
+    raise_if_any,
+    shown,
+)
+from kubewright.model.config.strict import Strict
+from kubewright.model.config.yamltext import Path
+from kubewright.model.versions import VersionFacts, facts_for
+
+Model = TypeVar("Model", bound=Strict)
+
+V1BETA2 = "kubeadm.k8s.io/v1beta2"
+FIELD = "clusterConfiguration"
+"""The field of cluster.yaml under which this kind is passed through."""
+
+AbsolutePath = Annotated[str, AfterValidator(syntax.absolute_path)]
+AlternativeNames = list[Annotated[str, AfterValidator(syntax.alternative_name)]]
+ExtraArgs = dict[Annotated[str, AfterValidator(syntax.flag_name)], str]
+Subnet = Annotated[str, AfterValidator(syntax.subnet)]
+
+
+class HostPathMount(Strict):
+    """A path of the host, mounted into a control plane's static Pod."""
+
+    name: str
+    """The volume's name inside the Pod."""
+    host_path: AbsolutePath
+    mount_path: AbsolutePath
+    read_only: bool = Field(default=False, strict=True)
+    path_type: Literal[
+        "", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"
+    ] = ""
+
+
+class ControlPlaneComponent(Strict):
+    """What is added to one of the control plane's programs."""
+
+    extra_args: ExtraArgs = Field(default={})
+    """Flags without their dashes, over kubeadm's own."""
+    extra_volumes: list[HostPathMount] = Field(default=[])
+
+
+class APIServer(ControlPlaneComponent):
+    """What is added to kube-apiserver and its certificate."""
+
+    cert_sans: AlternativeNames = Field(default=[], alias="certSANs")
+    """Further names and addresses for the serving certificate."""
+    timeout_for_control_plane: Annotated[str, AfterValidator(normal_duration)] = "4m0s"
+    """How long a start of the API server may take."""
+
+
+class DNS(Strict):
+    """The cluster DNS add-on."""
+
+    type: Literal["CoreDNS"] = "CoreDNS"
+    image_repository: str = ""
+    image_tag: str = ""
+
+
+class LocalEtcd(Strict):
+    """etcd as a static Pod on each control plane."""
+
+    image_repository: str = ""
+    image_tag: str = ""
+    data_dir: AbsolutePath = "/var/lib/etcd"
+    extra_args: ExtraArgs = Field(default={})
+    server_cert_sans: AlternativeNames = Field(default=[], alias="serverCertSANs")
+    peer_cert_sans: AlternativeNames = Field(default=[], alias="peerCertSANs")
+
+
+class ExternalEtcd(Strict):
+    """An etcd cluster that stands by itself."""
+
+    endpoints: list[str] = Field(default=[])
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class Etcd(Strict):
+    """Where the cluster's state is kept: exactly one of the two."""
+
+    local: LocalEtcd | None = None
+    external: ExternalEtcd | None = None
+
+
+class Networking(Strict):
+    """The cluster's networks."""
+
+    service_subnet: Subnet = "10.96.0.0/12"
+    pod_subnet: Subnet | Literal[""] = ""
+    dns_domain: Annotated[str, AfterValidator(syntax.dns_domain)] = "cluster.local"
+
+
+class ClusterConfiguration(Strict):
+    """What holds for the whole control plane. The field names in files are those of v1beta2."""
+
+    etcd: Etcd = Etcd(local=LocalEtcd())
+    networking: Networking = Networking()
+    kubernetes_version: Annotated[str, AfterValidator(syntax.kubernetes_version)] = "v1.20.2"
+    control_plane_endpoint: Annotated[str, AfterValidator(syntax.endpoint)] | Literal[""] = ""
+    """`host[:port]` that clients use for the API; empty for the one control plane's address."""
+    api_server: APIServer = APIServer()
+    controller_manager: ControlPlaneComponent = ControlPlaneComponent()
+    scheduler: ControlPlaneComponent = ControlPlaneComponent()
+    dns: DNS = DNS()
+    certificates_dir: AbsolutePath = "/etc/kubernetes/pki"
+    image_repository: str = "k8s.gcr.io"
+    use_hyper_kube_image: bool = Field(default=False, strict=True)
+    feature_gates: dict[str, Annotated[bool, Field(strict=True)]] = Field(default={})
+    """kubeadm's own feature gates."""
+    cluster_name: Annotated[str, AfterValidator(syntax.cluster_name)] = "kubernetes"
+
+
+def from_document(
+    document: Mapping[str, Any], facts: VersionFacts, prefix: Path = (FIELD,)
+) -> ClusterConfiguration:
+    """Read a ClusterConfiguration as users write it; `apiVersion` and `kind` may be left out.
+
+    `model_fields_set` of the result tells which fields were said: an empty string is not, as in kubeadm. Raises
+    `FindingsError` with all mistakes, their paths below `prefix`.
+    """
+    findings = check_type(document, facts.kubeadm_api_versions, "ClusterConfiguration", prefix)
+    fields = {name: value for name, value in document.items() if name not in ("apiVersion", "kind")}
+    try:
+        cc = ClusterConfiguration.model_validate(_without_empty(fields))
+    except ValidationError as error:
+        raise FindingsError(findings + of_validation(error, ClusterConfiguration, prefix)) from error
+    findings += [finding.below(*prefix) for finding in _not_yet(cc, facts)]
+    raise_if_any(findings)
+    if cc.etcd.local is None and cc.etcd.external is None:
+        cc = cc.model_copy(update={"etcd": Etcd(local=LocalEtcd())})
+    return cc
+
+
+def check_type(
+    document: Mapping[str, Any], api_versions: tuple[str, ...], kind: str, prefix: Path
+) -> list[Finding]:
+    """What is wrong with a passed-through document's `apiVersion` and `kind`, either of which may be missing."""
+    findings = []
+    version = document.get("apiVersion")
+    if version is not None and version not in api_versions:
+        findings.append(
+            Finding(
+                (*prefix, "apiVersion"), f"{shown(version)} is not {' or '.join(map(repr, api_versions))}"
+            )
+        )
+    if document.get("kind") not in (None, kind):
+        findings.append(Finding((*prefix, "kind"), f"{shown(document['kind'])} is not {kind!r}"))
+    return findings
+
+
+def _without_empty(value: Any) -> Any:
+    """Mappings without their empty strings, which mean "not said"; arguments keep theirs, where they mean ""."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: inner if name == "extraArgs" else _without_empty(inner)
+        for name, inner in value.items()
+        if inner != ""
+    }
+
+
+def _not_yet(cc: ClusterConfiguration, facts: VersionFacts) -> list[Finding]:
+    findings = []
+    if cc.etcd.local is not None and cc.etcd.external is not None:
+        findings.append(Finding(("etcd",), "local and external exclude each other"))
+    elif cc.etcd.external is not None:
+        findings.append(
+            Finding(
+                ("etcd", "external"),
+                "external etcd is not supported yet",
+                hint="leave it out for a local etcd",
+            )
+        )
+    if cc.use_hyper_kube_image:
+        findings.append(
+            Finding(
+                ("useHyperKubeImage",), "no hyperkube image exists since Kubernetes 1.19", hint="leave it out"
+            )
+        )
+    for gate, on in cc.feature_gates.items():
+        if gate not in facts.kubeadm_feature_gates:
+            meant = did_you_mean(gate, facts.kubeadm_feature_gates)
+            findings.append(Finding(("featureGates", gate), f"kubeadm has no such feature gate{meant}"))
+        elif gate == "IPv6DualStack" and on:
+            findings.append(Finding(("featureGates", gate), "dual-stack clusters are not supported yet"))
+    for name in ("api_server", "controller_manager", "scheduler"):
+        volumes = [volume.name for volume in getattr(cc, name).extra_volumes]
+        field = ClusterConfiguration.model_fields[name].alias or name
+        findings += [
+            Finding((field, "extraVolumes", index, "name"), f"{volume!r} stands here twice")
+            for index, volume in enumerate(volumes)
+            if volume in volumes[:index]
+        ]
+    return findings
+
+
+SHARED: tuple[tuple[Path, Path], ...] = (
+    (("kubernetesVersion",), ("kubernetesVersion",)),
+    (("name",), ("clusterName",)),
+    (("endpoint",), ("controlPlaneEndpoint",)),
+    (("network", "podSubnet"), ("networking", "podSubnet")),
+    (("network", "serviceSubnet"), ("networking", "serviceSubnet")),
+    (("network", "dnsDomain"), ("networking", "dnsDomain")),
+)
+"""What cluster.yaml and ClusterConfiguration both can say, as paths in each."""
+
+
+def default_cluster_configuration(spec: ClusterSpec) -> ClusterConfiguration:
+    """A cluster's ClusterConfiguration, complete: cluster.yaml's fields, those passed through, kubeadm's defaults.
+
+    Raises `FindingsError` for mistakes in what is passed through, and where it contradicts cluster.yaml.
+    """
+    facts = spec_facts(spec)
+    said = from_document(spec.cluster_configuration, facts)
+    findings = []
+    cc = said
+    for ours, theirs in SHARED:
+        mine, my_value = _look_up(spec, ours)
+        passed, value = _look_up(said, theirs)
+        if mine and passed and my_value != value:
+            where = ".".join(str(part) for part in ours)
+            findings.append(
+                Finding(
+                    (FIELD, *theirs),
+                    f"{shown(value)} contradicts {where}, which says {shown(my_value)}",
+                    hint=f"say it in one place only: {where}",
+                )
+            )
+        elif my_value is not None and not passed:
+            cc = _replaced(cc, theirs, my_value)
+    raise_if_any(findings)
+    if "image_repository" not in said.model_fields_set:
+        cc = cc.model_copy(update={"image_repository": facts.image_repository})
+    return cc
+
+
+def where_said(spec: ClusterSpec, path: Path) -> Path:
+    """Where in cluster.yaml the value of `path` (a left side of `SHARED`) stands: there, or passed through."""
+    for ours, theirs in SHARED:
+        if ours == path and not _look_up(spec, ours)[0] and _raw(spec.cluster_configuration, theirs):
+            return (FIELD, *theirs)
+    return path
+
+
+def with_passed_through(spec: ClusterSpec, cc: ClusterConfiguration) -> ClusterSpec:
+    """The spec with what only its ClusterConfiguration says filled into its own fields: both agree then."""
+    for ours, theirs in SHARED:
+        value = _look_up(cc, theirs)[1]
+        if value not in ("", _look_up(spec, ours)[1]):
+            spec = _replaced(spec, ours, value)
+    return spec
+
+
+def spec_facts(spec: ClusterSpec) -> VersionFacts:
+    """The facts of a cluster's version, wherever it is said. Raises `FindingsError`, VERSION_UNAVAILABLE."""
+    passed = spec.cluster_configuration.get("kubernetesVersion")
+    if "kubernetes_version" in spec.model_fields_set or not isinstance(passed, str) or not passed:
+        path: Path = ("kubernetesVersion",)
+        version = spec.kubernetes_version
+    else:
+        path, version = (FIELD, "kubernetesVersion"), passed
+    try:
+        return facts_for(version, field="")
+    except ConfigError as error:
+        problem = error.message.removeprefix(": ")
+        raise FindingsError([Finding(path, problem, error.exit_code, error.hint)]) from error
+
+
+def _attribute(model: Strict, name: str | int) -> str:
+    return next(field for field, info in type(model).model_fields.items() if info.alias == name)
+
+
+def _look_up(model: Any, path: Path) -> tuple[bool, Any]:
+    """Whether a field was said, and its value or default."""
+    said = True
+    for part in path:
+        attribute = _attribute(model, part)
+        said = said and attribute in model.model_fields_set
+        model = getattr(model, attribute)
+    return said and model is not None, model
+
+
+def _raw(document: Any, path: Path) -> Any:
+    for part in path:
+        document = document.get(part) if isinstance(document, dict) else None
+    return document
+
+
+def _replaced(model: Model, path: Path, value: Any) -> Model:
+    attribute = _attribute(model, path[0])
+    if len(path) > 1:
+        value = _replaced(getattr(model, attribute), path[1:], value)
+    return model.model_copy(update={attribute: value})
+
+
+def to_v1beta2(cc: ClusterConfiguration) -> dict[str, Any]:
+    """The document under `ClusterConfiguration` in the ConfigMap `kubeadm-config`, as kubeadm 1.20 writes it.
+
+    Optional fields without a value are left out; the API server's authorization mode is always among its
+    arguments, because kubeadm stores the configuration after it has filled that in.
+    """
+    from kubewright.model.arguments import authorization_mode  # imported late: it needs this module's types
+
+    document = _written(cc)
+    extra = document.setdefault("apiServer", {}).setdefault("extraArgs", {})
+    extra["authorization-mode"] = authorization_mode(extra.get("authorization-mode", ""))
+    document["apiServer"].setdefault("timeoutForControlPlane", cc.api_server.timeout_for_control_plane)
+    document |= {"apiVersion": V1BETA2, "kind": "ClusterConfiguration"}
+    for name in ("controllerManager", "scheduler"):
+        document.setdefault(name, {})
+    return dict(sorted(document.items()))
+
+
+def _written(model: Strict) -> dict[str, Any]:
+    """A model's fields as Go marshals them with `omitempty`: nothing empty, in the order of their names."""
+    document: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Strict):
+            value = _written(value)
+        elif isinstance(value, list):
+            value = [_written(item) if isinstance(item, Strict) else item for item in value]
+        if value not in ("", None, False, [], {}):
+            document[info.alias or name] = dict(sorted(value.items())) if isinstance(value, dict) else value
+    return dict(sorted(document.items()))
+
+
+def cluster_status(endpoints: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """The document under `ClusterStatus` in `kubeadm-config`: node name to API address and port.
+
+    Only where `VersionFacts.cluster_status_kept`.
+    """
+    return {
+        "apiEndpoints": {
+            name: {"advertiseAddress": address, "bindPort": port}
+            for name, (address, port) in sorted(endpoints.items())
+        },
+        "apiVersion": V1BETA2,
+        "kind": "ClusterStatus",
+    }

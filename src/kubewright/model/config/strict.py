@@ -1,0 +1,30 @@
+"""The base of all configuration models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
+
+class Strict(BaseModel):
+    """camelCase in the file, snake_case here; a field that is not known is an error, an empty one is not set."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        """A known field without a value is one that is not set, as everywhere in Kubernetes."""
+        if not isinstance(data, dict):
+            return data
+        known = {name for field, info in cls.model_fields.items() for name in (field, info.alias)}
+        return {name: value for name, value in data.items() if value is not None or name not in known}
