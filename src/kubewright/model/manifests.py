@@ -1,0 +1,278 @@
+"""The static Pods of a control plane: etcd and the three servers, as kubeadm 1.20 writes them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kubewright.model.arguments import (
+    ETCD_METRICS_PORT,
+    EtcdMember,
+    api_server_args,
+    client_url,
+    controller_manager_args,
+    etcd_args,
+    scheduler_args,
+)
+from kubewright.model.config.duration import parse_duration
+from kubewright.model.kubeconfig import CONTROLLER_MANAGER, KUBERNETES_DIR, SCHEDULER
+from kubewright.model.node import ControlPlaneNode
+from kubewright.model.objects import SYSTEM, Object, metadata
+from kubewright.model.versions import VersionFacts, image_references
+
+if TYPE_CHECKING:
+    from kubewright.model.config.kubeadm import ClusterConfiguration
+
+MANIFESTS_DIR = f"{KUBERNETES_DIR}/manifests"
+MANIFEST_MODE = 0o600
+ETCD = "etcd"
+API_SERVER = "kube-apiserver"
+CONTROLLER = "kube-controller-manager"
+SCHEDULER_POD = "kube-scheduler"
+
+CONTROLLER_PORT = 10257
+SCHEDULER_PORT = 10259
+
+OPTIONAL_CA_DIRS = (
+    "/etc/pki",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/etc/ca-certificates",
+)
+"""Where links in /etc/ssl/certs may lead: each of these that the host has is mounted beside it."""
+
+_FLEX_VOLUMES = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
+_DIRECTORY, _FILE = "DirectoryOrCreate", "FileOrCreate"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    name: str
+    host_path: str
+    mount_path: str
+    read_only: bool
+    path_type: str | None
+
+
+def static_pods(
+    cluster: ClusterConfiguration,
+    node: ControlPlaneNode,
+    facts: VersionFacts,
+    *,
+    ca_dirs: Iterable[str] = (),
+    etcd_members: Sequence[EtcdMember] = (),
+    external_ca: bool = False,
+    proxy_env: Mapping[str, str] | None = None,
+) -> dict[str, Object]:
+    """All static Pods of one control plane, by name; `etcd` only where etcd is ours.
+
+    `ca_dirs` are those of `OPTIONAL_CA_DIRS` that the host has. With `etcd_members` (this one among them) the
+    member joins a cluster that exists. `external_ca` says that the CA's key is not on the host, so that the
+    controller manager signs nothing.
+    """
+    images = image_references(cluster, facts)
+    startup = ceil(parse_duration(cluster.api_server.timeout_for_control_plane) / 10**10)
+    certs_dir = cluster.certificates_dir
+    shared = [
+        _Mount("k8s-certs", certs_dir, certs_dir, True, _DIRECTORY),
+        _Mount("ca-certs", "/etc/ssl/certs", "/etc/ssl/certs", True, _DIRECTORY),
+        *(_Mount(path[1:].replace("/", "-"), path, path, True, _DIRECTORY) for path in ca_dirs),
+    ]
+    controller_args = cluster.controller_manager.extra_args
+    flex = controller_args.get("flex-volume-plugin-dir", _FLEX_VOLUMES)
+    env = [{"name": name, "value": value} for name, value in sorted((proxy_env or {}).items())]
+
+    pods = {
+        API_SERVER: _pod(
+            API_SERVER,
+            images,
+            api_server_args(cluster, node, facts),
+            [*shared, *_external_etcd_mounts(cluster), *_extra(cluster.api_server.extra_volumes)],
+            cpu="250m",
+            env=env,
+            annotations={f"kubeadm.kubernetes.io/{API_SERVER}.advertise-address.endpoint": node.host_port},
+            probes=_probes(
+                _probe_address(node.advertise_address),
+                node.bind_port,
+                startup,
+                live="/livez",
+                ready="/readyz",
+            ),
+        ),
+        CONTROLLER: _pod(
+            CONTROLLER,
+            images,
+            controller_manager_args(cluster, facts, external_ca=external_ca),
+            [
+                *shared,
+                _kubeconfig_mount(CONTROLLER_MANAGER),
+                _Mount("flexvolume-dir", flex, flex, False, _DIRECTORY),
+                *_extra(cluster.controller_manager.extra_volumes),
+            ],
+            cpu="200m",
+            env=env,
+            probes=_probes(_bind_address(controller_args), CONTROLLER_PORT, startup),
+        ),
+        SCHEDULER_POD: _pod(
+            SCHEDULER_POD,
+            images,
+            scheduler_args(cluster, facts),
+            [_kubeconfig_mount(SCHEDULER), *_extra(cluster.scheduler.extra_volumes)],
+            cpu="100m",
+            env=env,
+            probes=_probes(_bind_address(cluster.scheduler.extra_args), SCHEDULER_PORT, startup),
+        ),
+    }
+    if cluster.etcd.external is None:
+        pods[ETCD] = _etcd_pod(cluster, node, images, startup, etcd_members)
+    return pods
+
+
+def manifest_path(name: str, directory: str = MANIFESTS_DIR) -> str:
+    """Where a static Pod's manifest stands."""
+    return posixpath.join(directory, f"{name}.yaml")
+
+
+def _etcd_pod(
+    cluster: ClusterConfiguration, node: ControlPlaneNode, images: Mapping[str, str], startup: int,
+    members: Sequence[EtcdMember],
+) -> Object:  # fmt: skip
+    args = etcd_args(cluster, node, members)
+    certs = f"{cluster.certificates_dir}/etcd"
+    url = urlsplit(args["listen-metrics-urls"].split(",")[0])
+    pod = _pod(
+        ETCD,
+        images,
+        args,
+        [
+            _Mount("etcd-data", args["data-dir"], args["data-dir"], False, _DIRECTORY),
+            _Mount("etcd-certs", certs, certs, False, _DIRECTORY),
+        ],
+        cpu="100m",
+        annotations={"kubeadm.kubernetes.io/etcd.advertise-client-urls": client_url(node.advertise_address)},
+        probes=_probes(
+            url.hostname or node.loopback, url.port or ETCD_METRICS_PORT, startup, live="/health",
+            scheme=url.scheme.upper(),
+        ),
+    )  # fmt: skip
+    requests = pod["spec"]["containers"][0]["resources"]["requests"]
+    requests |= {"memory": "100Mi", "ephemeral-storage": "100Mi"}
+    return pod
+
+
+def _pod(
+    name: str,
+    images: Mapping[str, str],
+    args: Mapping[str, str],
+    mounts: Iterable[_Mount],
+    *,
+    cpu: str,
+    probes: Object,
+    annotations: Mapping[str, str] | None = None,
+    env: Sequence[Object] = (),
+) -> Object:
+    chosen = sorted({mount.name: mount for mount in mounts}.values(), key=lambda mount: mount.name)
+    container: Object = {
+        "name": name,
+        "image": images[name],
+        "imagePullPolicy": "IfNotPresent",
+        "command": [name, *(f"--{key}={args[key]}" for key in sorted(args))],
+        "resources": {"requests": {"cpu": cpu}},
+        "volumeMounts": [
+            {"name": mount.name, "mountPath": mount.mount_path}
+            | ({"readOnly": True} if mount.read_only else {})
+            for mount in chosen
+        ],
+        **probes,
+    }
+    if env:
+        container["env"] = list(env)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(
+            name, SYSTEM, labels={"component": name, "tier": "control-plane"}, annotations=annotations
+        ),
+        "spec": {
+            "containers": [container],
+            "hostNetwork": True,
+            "priorityClassName": "system-node-critical",
+            "volumes": [
+                {
+                    "name": mount.name,
+                    "hostPath": {"path": mount.host_path}
+                    | ({"type": mount.path_type} if mount.path_type is not None else {}),
+                }
+                for mount in chosen
+            ],
+        },
+    }
+
+
+def _probes(
+    host: str,
+    port: int,
+    startup_failures: int,
+    *,
+    live: str = "/healthz",
+    ready: str = "",
+    scheme: str = "HTTPS",
+) -> Object:
+    """kubeadm's probes: a start may take `startup_failures` times 10 s, eight failures end the container."""
+
+    def get(path: str) -> Object:
+        action: Object = {"path": path, "port": port, "scheme": scheme}
+        return action | ({"host": host} if host else {})
+
+    slow = {"initialDelaySeconds": 10, "periodSeconds": 10, "timeoutSeconds": 15}
+    probes: Object = {
+        "livenessProbe": {"httpGet": get(live), "failureThreshold": 8, **slow},
+        "startupProbe": {"httpGet": get(live), "failureThreshold": startup_failures, **slow},
+    }
+    if ready:
+        probes["readinessProbe"] = {
+            "httpGet": get(ready), "failureThreshold": 3, "periodSeconds": 1, "timeoutSeconds": 15,
+        }  # fmt: skip
+    return probes
+
+
+def _probe_address(address: str) -> str:
+    """The address to probe; empty (the Pod's own) for a server that listens everywhere."""
+    return "" if address in ("0.0.0.0", "::") else address  # noqa: S104
+
+
+def _bind_address(extra_args: Mapping[str, str]) -> str:
+    return _probe_address(extra_args.get("bind-address", "127.0.0.1"))
+
+
+def _kubeconfig_mount(file: str) -> _Mount:
+    path = f"{KUBERNETES_DIR}/{file}"
+    return _Mount("kubeconfig", path, path, True, _FILE)
+
+
+def _extra(volumes: Iterable[Any]) -> list[_Mount]:
+    """The user's own mounts; one with a name of ours takes its place."""
+    return [
+        _Mount(item.name, item.host_path, item.mount_path, bool(item.read_only), item.path_type or "")
+        for item in volumes
+    ]
+
+
+def _external_etcd_mounts(cluster: ClusterConfiguration) -> list[_Mount]:
+    """The directories of an external etcd's certificates that no other mount covers, each parent once."""
+    external = cluster.etcd.external
+    if external is None:
+        return []
+    files = (external.ca_file, external.cert_file, external.key_file)
+    directories = sorted({posixpath.dirname(file) for file in files if file})
+    covered = [*OPTIONAL_CA_DIRS, "/etc/ssl/certs", cluster.certificates_dir]
+    mounts: list[_Mount] = []
+    for directory in directories:
+        if not any(directory == path or directory.startswith(f"{path}/") for path in covered):
+            covered.append(directory)
+            mounts.append(_Mount(f"etcd-certs-{len(mounts)}", directory, directory, True, _DIRECTORY))
+    return mounts
