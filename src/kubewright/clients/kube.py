@@ -342,6 +342,14 @@ class KubeClient:
         )
         return patched
 
+    async def merge(self, api_version: str, kind: str, name: str, change: Any, namespace: str = "") -> Object:
+        """A JSON merge patch (RFC 7386): a list in it replaces the whole list."""
+        path = object_path(api_version, kind, namespace, name)
+        patched: Object = await self.json(
+            "PATCH", path, body=change, content_type="application/merge-patch+json"
+        )
+        return patched
+
     async def delete(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
     ) -> bool:
@@ -442,6 +450,22 @@ class KubeClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiError(f"exec in {namespace}/{pod}: {str(error) or type(error).__name__}") from error
         return ExecResult(_exec_code(status), bytes(out), bytes(err))
+
+    async def readyz(self, *, timeout: float = 5.0) -> str:
+        """The verbose text of the API server's readiness, a line a check (`[+]` good, `[-]` failed).
+
+        It comes with a status of 500 when a check fails: that is an answer, not an error. `timeout` in seconds.
+        """
+        url, options = self._where("/readyz")
+        options["timeout"] = aiohttp.ClientTimeout(total=timeout)
+        try:
+            async with self._open().get(url, params={"verbose": ""}, **options) as response:
+                data = await response.read()
+                if response.status not in (200, 500):
+                    raise _refused("GET", "/readyz", response.status, data)
+                return data.decode(errors="replace")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(f"GET {self.server.url}/readyz: {str(error) or type(error).__name__}") from error
 
     async def healthz(self, path: str = "/readyz", *, timeout: float = 2.0) -> bool:
         """Whether a health endpoint answers 200 within `timeout` seconds."""

@@ -50,9 +50,11 @@ def load(files: Sequence[Path]) -> dict[str, Any]:
     """Several files as one kubeconfig: the first that names an entry or the current context wins.
 
     File names inside are made absolute, by the folder of the file that holds them. Files that do not exist are
-    left out, but where a single one is given, it must. Raises `ConfigError`.
+    left out, but one must be there. Raises `ConfigError`.
     """
     merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config"}
+    if len(files) > 1 and not any(file.exists() for file in files):
+        raise ConfigError(f"{os.pathsep.join(map(str, files))}: none of these kubeconfig files exists")
     for file in files:
         config = yaml.load(_text(file), Loader=_Loader) if len(files) == 1 or file.exists() else None  # noqa: S506 - a SafeLoader
         if config is None:
