@@ -1,0 +1,336 @@
+"""A host over SSH: one connection, kept and shared by every command, file and tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from kubewright.errors import ExitCode, HostError
+from kubewright.hosts import scripts
+from kubewright.hosts.shell import Output, ShellHost
+from kubewright.hosts.ssh_login import Connection, Target, log_in
+from kubewright.hosts.ssh_tunnel import Tunnel
+
+MAX_CHANNELS = 8
+"""Commands at once on a connection. sshd's default MaxSessions is 10: some are left for ending commands."""
+
+# The shell first tells its process id, by which the command can be ended; what a login shell's start-up files
+# print before it is not the command's. root's PATH may lack the administrators' folders over SSH.
+_WRAPPER = (
+    "printf 'kubewright-pid %s\\n' $$ >&2; "
+    "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL; "
+    'exec "$@"'
+)
+_PID = re.compile(rb"kubewright-pid (\d+)\n")
+_WINDOW = 4 * 2**20
+_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "SEGV": 11, "PIPE": 13,
+            "ALRM": 14, "TERM": 15, "USR1": 10, "USR2": 12}  # fmt: skip
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    """One command: collects its output and tells when it ended."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.pid: int | None = None
+        self.code: int | None = None
+        self.lost: Exception | None = None
+        self.ended = asyncio.Event()
+        self.started = asyncio.Event()
+        self.overflow = asyncio.Event()
+        self._head = bytearray()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        error = datatype == asyncssh.EXTENDED_DATA_STDERR
+        if error and self.pid is None:
+            self._head += data
+            match = _PID.search(self._head)
+            if match is None:
+                return
+            self.pid = int(match[1])
+            self.started.set()
+            data = bytes(self._head[match.end() :])
+        if not self.output.add(data, error=error):
+            self.overflow.set()
+
+    def exit_status_received(self, status: int) -> None:
+        self.code = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self.code = 128 + _SIGNALS.get(signal, 0)
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.pid is None:
+            self.output.add(bytes(self._head), error=True)
+        self.lost = exc
+        self.started.set()
+        self._room.set()
+        self.ended.set()
+
+    async def feed(self, channel: asyncssh.SSHClientChannel[bytes], blocks: Iterable[bytes]) -> None:
+        """Write blocks to the command's standard input as fast as it takes them, then close it."""
+        for block in blocks:
+            if self.ended.is_set():
+                return
+            with suppress(BrokenPipeError, OSError):
+                channel.write(block)
+            await self._room.wait()
+        with suppress(BrokenPipeError, OSError):
+            channel.write_eof()
+
+
+class SshHost(ShellHost):
+    """A computer reached over SSH, as root or through `sudo -n`.
+
+    The connection is opened by the first command, by one task for all that wait for it, and opened again when it
+    was lost between two commands.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        user: str,
+        port: int = 22,
+        key_files: Sequence[Path] = (),
+        known_hosts: Path | None = None,
+        jump: Target | None = None,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        super().__init__(name)
+        self._target = Target(name, address, port, user, tuple(key_files), known_hosts)
+        self._jump_target = jump
+        self._timeout = connect_timeout
+        self._jump: Connection | None = None
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._sudo = False
+        self._running = 0
+        self._limit = MAX_CHANNELS
+        self._free = asyncio.Condition()
+
+    # -- the connection ---------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Connection:
+        """The connection, opened where there is none; whoever comes while it is being opened waits for it."""
+        if self._connection is not None and not self._connection.is_closed():
+            return self._connection
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._open())
+        try:
+            return await asyncio.shield(self._connecting)
+        except asyncio.CancelledError:
+            if self._connecting.cancelled():  # by `close`
+                raise HostError(f"the connection to {self.name} was closed", host=self.name) from None
+            raise
+
+    async def _open(self) -> Connection:
+        jump_name = ""
+        if self._jump_target is not None:
+            jump_name = f"{self._jump_target.user}@{self._jump_target.where}"
+            if self._jump is None or self._jump.is_closed():
+                self._jump = await log_in(self._jump_target, jump=None, jump_name="", timeout=self._timeout)
+        connection = await log_in(self._target, jump=self._jump, jump_name=jump_name, timeout=self._timeout)
+        try:
+            self._sudo = self._target.user != "root" and await self._needs_sudo(connection)
+        except BaseException:
+            connection.abort()
+            raise
+        self._connection = connection
+        return connection
+
+    async def _needs_sudo(self, connection: Connection) -> bool:
+        """Whether commands need sudo. Raises `HostError` (HOST_NO_PRIVILEGE) where there is no way to root."""
+        output = Output()
+        # Exit code 0: already root; 1: sudo works; anything else: there is no way.
+        script = 'if [ "$(id -u)" = 0 ]; then exit 0; fi; sudo -n true && exit 1; exit 77'
+        try:
+            async with asyncio.timeout(30):
+                code = await self._command(connection, ["sh", "-c", script], (), output, sudo=False)
+        except TimeoutError:
+            code = 77
+        if code in (0, 1):
+            return code == 1
+        raise HostError(
+            f"{self._target.user!r} on {self.name} is not root, and `sudo -n` does not make it root",
+            hint=(
+                f"let it: echo '{self._target.user} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/kubewright on the "
+                "host, or set `ssh.user: root`"
+            ),
+            host=self.name, evidence=output.last_lines(), exit_code=ExitCode.HOST_NO_PRIVILEGE,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        await self._connect()
+        async with self._free:
+            await self._free.wait_for(lambda: self._running < self._limit)
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            async with self._free:
+                self._free.notify()
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    async def _exec(self, argv: Sequence[str], stdin: Iterable[bytes], output: Output) -> int:
+        connection = await self._connect()
+        try:
+            return await self._command(connection, argv, stdin, output, sudo=self._sudo)
+        except _NotStartedError:
+            # The connection was lost since its last use, which shows only now: nothing has been run.
+            connection.abort()
+            self._connection = None
+            return await self._command(await self._connect(), argv, stdin, output, sudo=self._sudo)
+
+    async def _command(
+        self,
+        connection: Connection,
+        argv: Sequence[str],
+        stdin: Iterable[bytes],
+        output: Output,
+        *,
+        sudo: bool,
+    ) -> int:
+        words = [*(("sudo", "-n", "--") if sudo else ()), "sh", "-c", _WRAPPER, "kubewright", *argv]
+        channel, session = await self._channel(connection, f"exec {shlex.join(words)}", output)
+        overflow = asyncio.create_task(session.overflow.wait())
+        ended = asyncio.create_task(session.ended.wait())
+        feeding = asyncio.create_task(session.feed(channel, stdin))
+        try:
+            await asyncio.wait([feeding, ended], return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+            await asyncio.wait([overflow, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not session.ended.is_set():
+                await self._end(connection, channel, session)
+        except BaseException:
+            await self._end(connection, channel, session)
+            raise
+        finally:
+            for task in (overflow, ended, feeding):
+                task.cancel()
+            channel.close()
+        if session.code is None and not output.too_much:
+            raise HostError(
+                f"the connection to {self.name} was lost while a command ran"
+                + (f": {session.lost}" if session.lost else ""),
+                hint="run the same command again: it goes on where it stopped", host=self.name,
+                evidence=output.last_lines(),
+            )  # fmt: skip
+        if session.pid is None:
+            raise HostError(
+                f"{self.name} does not run commands of {self._target.user!r}",
+                hint="its login shell must be a POSIX shell" + (", and sudo must ask nothing" if sudo else ""),
+                host=self.name, evidence=output.last_lines(), exit_code=ExitCode.HOST_NO_PRIVILEGE,
+            )  # fmt: skip
+        return session.code or 0
+
+    async def _channel(
+        self, connection: Connection, command: str, output: Output
+    ) -> tuple[asyncssh.SSHClientChannel[bytes], _Session]:
+        options: dict[str, Any] = {"encoding": None, "window": _WINDOW, "request_pty": False}
+        while True:
+            try:
+                channel, session = await connection.create_session(
+                    lambda: _Session(output), command, **options
+                )
+            except asyncssh.ChannelOpenError as error:
+                if connection.is_closed():
+                    raise _NotStartedError from None
+                if self._running <= 1:
+                    raise HostError(
+                        f"{self.name} opens no session: {error.reason}",
+                        hint="does sshd allow sessions (MaxSessions) and has the host room for a process?",
+                        host=self.name,
+                    ) from None
+                # sshd allows fewer sessions than its default: wait until one of ours ends.
+                self._limit = max(1, self._running - 1)
+                async with self._free:
+                    self._running -= 1
+                    try:
+                        await self._free.wait_for(lambda: self._running < self._limit)
+                    finally:
+                        self._running += 1
+                continue
+            except (asyncssh.Error, OSError):
+                raise _NotStartedError from None
+            assert isinstance(session, _Session)
+            channel.set_write_buffer_limits(high=2**20, low=2**18)
+            return channel, session
+
+    async def _end(
+        self, connection: Connection, channel: asyncssh.SSHClientChannel[bytes], session: _Session
+    ) -> None:
+        """End a command's process group, through a session of its own, then close its channel."""
+        with suppress(TimeoutError, asyncssh.Error, OSError):
+            async with asyncio.timeout(5):
+                # Only a command that has started has told its process id.
+                await session.started.wait()
+                if session.pid is not None and not session.ended.is_set():
+                    words = [*(("sudo", "-n", "--") if self._sudo else ()), "sh", "-c", scripts.KILL]
+                    await connection.run(shlex.join([*words, "kubewright", str(session.pid)]))
+        with suppress(OSError, asyncssh.Error):
+            channel.send_signal("TERM")
+        channel.abort()
+
+    # -- tunnels ----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def forward_tcp(self, address: str, port: int) -> AsyncIterator[tuple[str, int]]:
+        """See `Host.forward_tcp`."""
+        tunnel = Tunnel(self.name, self._connect, address, port)
+        await tunnel.check()
+        server = await asyncio.start_server(tunnel.serve, "127.0.0.1", 0)
+        async with tunnel.serving(server):
+            host, local_port = server.sockets[0].getsockname()[:2]
+            yield str(host), int(local_port)
+
+    @asynccontextmanager
+    async def forward_unix(self, path: str) -> AsyncIterator[Path]:
+        """See `Host.forward_unix`."""
+        tunnel = Tunnel(self.name, self._connect, path, None)
+        await tunnel.check()
+        with tempfile.TemporaryDirectory(prefix="kubewright-") as folder:
+            local = Path(folder) / "socket"
+            server = await asyncio.start_unix_server(tunnel.serve, local)
+            async with tunnel.serving(server):
+                yield local
+
+    async def close(self) -> None:
+        """See `Host.close`."""
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.cancel()
+            with suppress(asyncio.CancelledError, HostError):
+                await self._connecting
+        for connection in (self._connection, self._jump):
+            if connection is not None:
+                connection.close()
+                with suppress(TimeoutError, asyncssh.Error, OSError):
+                    async with asyncio.timeout(2):
+                        await connection.wait_closed()
+                connection.abort()
+        self._connection = self._jump = None
+
+
+class _NotStartedError(Exception):
+    """The connection was gone before the command was sent."""
