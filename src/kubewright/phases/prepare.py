@@ -9,7 +9,7 @@ from kubewright.errors import ExitCode, HostError, WaitTimeoutError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import containerd as containerd_model
-from kubewright.model import host_preparation
+from kubewright.model import hostfiles
 from kubewright.phases.files import diff_lines, differing, file_changes
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -94,12 +94,12 @@ class Kernel(Phase):
         self._files = await differing(
             host,
             [
-                FileWrite(path, content.encode())
-                for path, content in host_preparation.kernel_files().items()
+                FileWrite(hostfiles.MODULES_PATH, hostfiles.modules_file()),
+                FileWrite(hostfiles.SYSCTL_PATH, hostfiles.sysctl_file()),
             ],
-        )  # fmt: skip
+        )
         changes = await file_changes(host, self._files)
-        values = host_preparation.SYSCTLS
+        values = hostfiles.SYSCTLS
         result = await host.shell(
             'for key; do printf "%s=%s\\n" "$key" "$(cat "/proc/sys/$(echo "$key" | tr . /)" 2>/dev/null)"; done',
             *values,
@@ -118,8 +118,8 @@ class Kernel(Phase):
         await host.write_files(self._files)
         # A module that is built into the kernel cannot be loaded and need not be: the sysctls tell.
         script = 'for module in $1; do modprobe "$module" 2>/dev/null || true; done; shift; sysctl -q -w "$@"'
-        pairs = [f"{key}={value}" for key, value in host_preparation.SYSCTLS.items()]
-        result = await host.shell(script, " ".join(host_preparation.MODULES), *pairs, check=False)
+        pairs = [f"{key}={value}" for key, value in hostfiles.SYSCTLS.items()]
+        result = await host.shell(script, " ".join(hostfiles.KERNEL_MODULES), *pairs, check=False)
         if not result.ok:
             raise HostError(
                 f"{self.host_name}: cannot set {' '.join(pairs)}",

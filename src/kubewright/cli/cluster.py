@@ -1,0 +1,97 @@
+"""`kubewright plan` and `kubewright apply`: a cluster.yaml against its hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kubewright.cli.common import run
+from kubewright.cli.output import output_option, print_document
+
+_FILE = click.option(
+    "-f", "--file", "file", type=click.Path(path_type=Path), default=Path("cluster.yaml"), show_default=True,
+    help="The cluster's description.",
+)  # fmt: skip
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  kubewright apply -f cluster.yaml
+  kubewright apply -f cluster.yaml --dry-run
+  kubewright apply -f cluster.yaml -o json | jq -r .message"""
+)
+@_FILE
+@click.option("--dry-run", is_flag=True, help="Only say what would change, as `kubewright plan` does.")
+@click.option(
+    "--kubeconfig", "kubeconfig", type=click.Path(path_type=Path), default=None,
+    help="Write the administrator's kubeconfig to this file, too.",
+)  # fmt: skip
+@click.option(
+    "--merge/--no-merge", default=True, show_default=True,
+    help="Add the cluster as a context to the kubeconfig that kubectl reads.",
+)  # fmt: skip
+@output_option("text", "json")
+def apply(file: Path, dry_run: bool, kubeconfig: Path | None, merge: bool, output: str) -> None:
+    """Make the hosts of a cluster.yaml a cluster, or mend it.
+
+    What is there already is looked at and kept; a run that was killed is finished by the next. With -o json
+    the run is a stream of events, one JSON object a line.
+    """
+    if dry_run:
+        _plan(file, output)
+        return
+    from kubewright.cli.summary import print_summary
+    from kubewright.model.config.load import load_cluster
+    from kubewright.workflows.apply import apply as workflow
+
+    spec = load_cluster(file)
+    outcome = run(
+        lambda events: workflow(spec, events, kubeconfig_out=kubeconfig, merge_kubeconfig=merge),
+        output=output,
+    )
+    if output == "text":
+        print_summary(spec, outcome, retry=f"kubewright status -f {file}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  kubewright plan -f cluster.yaml
+  kubewright plan -f cluster.yaml -o json | jq '.changes[] | select(.host == "w1")'"""
+)
+@_FILE
+@output_option("text", "json", "yaml")
+def plan(file: Path, output: str) -> None:
+    """Say what apply would change on which host; nothing is changed.
+
+    The exit code is 0 whether or not there is something to change; `-o json` tells the two apart.
+    """
+    _plan(file, output)
+
+
+def _plan(file: Path, output: str) -> None:
+    from kubewright.model.config.load import load_cluster
+    from kubewright.workflows.apply import plan as workflow
+
+    spec = load_cluster(file)
+    outcome = run(lambda events: workflow(spec, events), output=output, stream=False)
+    if output != "text":
+        print_document(
+            {"cluster": spec.name, "changes": [change.as_dict() for change in outcome.changes]}, output
+        )
+        return
+    if not outcome.changes:
+        click.echo(f"cluster {spec.name}: nothing to do")
+        return
+    by_host: dict[str, list[str]] = {}
+    for change in outcome.changes:
+        lines = by_host.setdefault(change.host or "the cluster", [])
+        lines.append(f"  {change.action:<6} {change.target}")
+        lines += [f"         {line}" for line in change.diff]
+    for host, lines in by_host.items():
+        click.echo(host)
+        click.echo("\n".join(lines))
+    count = len(outcome.changes)
+    click.echo(f"\n{count} {'change' if count == 1 else 'changes'}; `kubewright apply -f {file}` makes them")

@@ -1,0 +1,174 @@
+"""Joining a worker: discovery with a token and the CA's hash, then the kubelet's TLS bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar
+
+from kubewright.clients.kube import KubeClient, Server
+from kubewright.errors import ApiError, ConfigError, ExitCode, HostError, KubewrightError
+from kubewright.events import Activity
+from kubewright.hosts import FileWrite
+from kubewright.model import discovery, kubeconfig, stored, x509
+from kubewright.model.versions import VersionFacts
+from kubewright.phases.api import api_over
+from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.node import Node
+from kubewright.phases.nodes import ready_reason
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import unit_evidence, wait_until
+from kubewright.secret import Secret
+
+KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
+BOOTSTRAP_CONF = "/etc/kubernetes/bootstrap-kubelet.conf"
+CA_PATH = "/etc/kubernetes/pki/ca.crt"
+
+
+class Join(Phase):
+    """Make a host a node, as `kubeadm join` does: all it is given is an address, a token and a hash.
+
+    Discovery (kubeadm's design of the bootstrap token): `cluster-info` is read without verifying the server,
+    its signature is checked with the token, the CA inside against the hash; then it is read once more, now
+    verified against that CA, and must be the same.
+    """
+
+    name: ClassVar[str] = "join"
+    title: ClassVar[str] = "join the cluster"
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        endpoint: str,
+        token: Callable[[], Awaitable[Secret[str]]],
+        ca_hashes: Sequence[str],
+        facts: VersionFacts,
+        kubelet_files: Callable[[str], Sequence[FileWrite]],
+        admin: KubeClient,
+    ) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._endpoint = endpoint
+        self._token = token
+        self._ca_hashes = set(ca_hashes)
+        self._facts = facts
+        self._kubelet_files = kubelet_files
+        self._admin = admin
+
+    async def look(self) -> list[Change]:
+        """Whether the kubelet has its own credentials yet."""
+        script = 'if [ -s "$1" ]; then echo joined; fi; [ ! -e "$2" ] || echo leftover'
+        seen = (await self._node.host.shell(script, KUBELET_CONF, BOOTSTRAP_CONF)).text.split()
+        if "joined" not in seen:
+            return [Change(Action.RUN, "join the cluster", self.host_name)]
+        if "leftover" in seen:
+            return [Change(Action.DELETE, BOOTSTRAP_CONF, self.host_name)]
+        return []
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Discover, configure the kubelet with what the cluster says, start it, wait for its certificate."""
+        if all(change.action is Action.DELETE for change in changes):
+            await self._node.host.run(["rm", "-f", BOOTSTRAP_CONF])
+            return
+        activity.progress("discovery")
+        token = await self._token()
+        ca = await self._discover(token, activity)
+        server = Server(self._endpoint, ca, token=token.reveal())
+        async with api_over(self._node.host, server) as kube:
+            await self._refuse_taken_name(kube)
+            config_map = await self._required(kube, self._facts.kubelet_config_map)
+        config = config_map["data"]["kubelet"]
+        bootstrap_conf = kubeconfig.bootstrap_kubelet(self._endpoint, ca, token)
+        host = self._node.host
+        await host.write_files(
+            [FileWrite(CA_PATH, ca), FileWrite(BOOTSTRAP_CONF, kubeconfig.dump(bootstrap_conf), 0o600)]
+        )
+        activity.progress("start the kubelet")
+        # A kubelet that waits with an older token must start again to take this one.
+        kubelet = Kubelet(self._node, self._kubelet_files(config), program_changed=True)
+        await kubelet.act(await kubelet.look(), activity)
+        activity.progress("TLS bootstrap")
+        await wait_until(
+            self._bootstrapped, f"{self.host_name}: the kubelet's TLS bootstrap", deadline=120,
+            diagnose=self._diagnose,
+            hint="is kube-controller-manager up? it approves and signs the kubelet's request",
+        )  # fmt: skip
+        await host.run(["rm", "-f", BOOTSTRAP_CONF])
+        await wait_until(
+            self._registered, f"Node {self.host_name} to be registered", deadline=60,
+            diagnose=lambda: unit_evidence(host, "kubelet"),
+        )  # fmt: skip
+
+    async def _discover(self, token: Secret[str], activity: Activity) -> bytes:
+        """The CA of the cluster at the endpoint, trusted by token and hash."""
+        ca = b""
+
+        async def missing() -> str | None:
+            nonlocal ca
+            async with api_over(self._node.host, Server(self._endpoint), timeout=10) as kube:
+                try:
+                    info = await kube.get("v1", "ConfigMap", stored.CLUSTER_INFO, "kube-public")
+                except ApiError as error:
+                    return error.message
+            if info is None:
+                return "the cluster has no cluster-info yet"
+            try:
+                document = discovery.verified_ca(info, token)
+            except ConfigError as error:
+                return error.message
+            ca = document
+            return None
+
+        await wait_until(
+            missing, f"{self.host_name}: a signed cluster-info at {self._endpoint}", deadline=60,
+            interval=0.1, progress=activity.progress,
+            hint="can the host reach the endpoint? is kube-controller-manager up to sign it (P10)?",
+        )  # fmt: skip
+        found = x509.ca_hash(ca)
+        if found not in self._ca_hashes:
+            raise HostError(
+                f"{self.host_name}: the cluster at {self._endpoint} has another CA: {found}",
+                host=self.host_name, exit_code=ExitCode.HOST_IN_OTHER_CLUSTER,
+                hint="the endpoint leads to another cluster, or somebody stands between",
+            )  # fmt: skip
+        async with api_over(self._node.host, Server(self._endpoint, ca), timeout=10) as kube:
+            again = await kube.get("v1", "ConfigMap", stored.CLUSTER_INFO, "kube-public")
+        if again is None or discovery.verified_ca(again, token) != ca:
+            raise KubewrightError(f"{self.host_name}: cluster-info changed while it was verified")
+        return ca
+
+    async def _refuse_taken_name(self, kube: KubeClient) -> None:
+        live = await kube.get("v1", "Node", self._node.name)
+        if live is not None and not ready_reason(live):
+            raise HostError(
+                f"{self.host_name}: another host is in the cluster as Node {self.host_name}, and is Ready",
+                host=self.host_name, exit_code=ExitCode.HOST_NOT_FIT,
+                hint=f"name this host otherwise, or delete that Node first: kubectl delete node {self.host_name}",
+            )  # fmt: skip
+
+    async def _required(self, kube: KubeClient, name: str) -> dict[str, Any]:
+        found = await kube.get("v1", "ConfigMap", name, "kube-system")
+        if found is None:
+            raise KubewrightError(
+                f"{self.host_name}: ConfigMap kube-system/{name} is missing",
+                hint="has the control plane's initialisation ended? run apply again",
+            )
+        return found
+
+    async def _bootstrapped(self) -> str | None:
+        """One call that looks for up to a second: the file appears between two looks of ours."""
+        script = 'for i in 1 2 3 4 5 6 7 8 9 10; do [ -s "$1" ] && exit 0; sleep 0.1; done; exit 1'
+        result = await self._node.host.shell(script, KUBELET_CONF, check=False, timeout=10)
+        return None if result.ok else "no certificate yet"
+
+    async def _registered(self) -> str | None:
+        live = await self._admin.get("v1", "Node", self._node.name)
+        return None if live is not None else "the kubelet has not registered the Node yet"
+
+    async def _diagnose(self) -> list[str]:
+        requests = [
+            f"{item['metadata']['name']}: {', '.join(c['type'] for c in conditions) or 'pending'}"
+            for item in await self._admin.list(self._facts.csr_api_version, "CertificateSigningRequest")
+            for conditions in [(item.get("status") or {}).get("conditions") or []]
+        ]
+        return [*requests[-5:], *await unit_evidence(self._node.host, "kubelet")]

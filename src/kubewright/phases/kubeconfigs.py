@@ -1,0 +1,105 @@
+"""The kubeconfigs under /etc/kubernetes of a control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from kubewright.events import Activity
+from kubewright.hosts import FileWrite
+from kubewright.model import kubeconfig, x509
+from kubewright.model.config.kubeadm import ClusterConfiguration
+from kubewright.model.kubeconfig import KubeconfigSpec
+from kubewright.model.node import ControlPlaneNode
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.pki import Pki
+
+
+class Kubeconfigs(Phase):
+    """admin, kubelet, controller manager and scheduler. After `run`, `admin` holds admin.conf's bytes."""
+
+    name: ClassVar[str] = "kubeconfig"
+    title: ClassVar[str] = "write kubeconfigs"
+
+    def __init__(
+        self, node: Node, cluster: ClusterConfiguration, control_plane: ControlPlaneNode, certs: Pki
+    ) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._specs = kubeconfig.control_plane_kubeconfigs(cluster, control_plane)
+        self._certs = certs
+        self._wanted: list[KubeconfigSpec] = []
+        self.admin = b""
+
+    async def look(self) -> list[Change]:
+        """Which are missing, use another server or CA, or hold a certificate that no longer serves."""
+        found = await self._node.host.read_files(
+            [*(spec.path for spec in self._specs), kubeconfig.KUBELET_CLIENT_CURRENT]
+        )
+        now = datetime.now(UTC)
+        ca = self._certs.pairs.get("ca")
+        self._wanted = []
+        changes = []
+        for spec in self._specs:
+            content = found.get(spec.path)
+            if content is None:
+                reasons, action = ["missing"], Action.CREATE
+            elif ca is None:
+                reasons, action = ["its CA is made anew"], Action.UPDATE
+            else:
+                reasons, action = kubeconfig.reasons(content, spec, ca.cert, now=now), Action.UPDATE
+                if spec.file == kubeconfig.KUBELET:
+                    pem = found.get(kubeconfig.KUBELET_CLIENT_CURRENT)
+                    reasons += self._rotating_reasons(spec, content, pem, ca.cert, now)
+            if spec.file == kubeconfig.ADMIN:
+                self.admin = content or b""
+            if reasons:
+                self._wanted.append(spec)
+                changes.append(
+                    Change(action, spec.path, self.host_name, tuple(f"# {why}" for why in reasons if content))
+                )
+        return changes
+
+    def _rotating_reasons(
+        self, spec: KubeconfigSpec, content: bytes, pem: bytes | None, ca: bytes, now: datetime
+    ) -> list[str]:
+        """Whether the certificate that the kubelet rotates is there and serves (P23)."""
+        _, user = kubeconfig.current(kubeconfig.load(content, spec.path))
+        if "client-certificate" not in user:
+            return []
+        if pem is None:
+            return [f"{kubeconfig.KUBELET_CLIENT_CURRENT} is missing"]
+        return x509.matches(pem, spec.cert, now=now, ca=ca)
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Sign a certificate for each and write it.
+
+        The kubelet's goes where the kubelet itself puts it after its first rotation, and `kubelet.conf` names
+        that place from the start: kubeadm writes it inside first, and restarts the kubelet to get there.
+        """
+        now = datetime.now(UTC)
+        keys = await x509.new_keys([spec.cert.key_kind for spec in self._wanted])
+        ca = self._certs.ca.cert
+        files = []
+        links = []
+        for spec, key in zip(self._wanted, keys, strict=True):
+            pair = x509.sign(spec.cert, key, self._certs.signer(spec.cert), now)
+            if spec.file == kubeconfig.KUBELET:
+                pem = f"{kubeconfig.KUBELET_PKI_DIR}/kubelet-client-{now:%Y-%m-%d-%H-%M-%S}.pem"
+                files.append(FileWrite(pem, kubeconfig.kubelet_client_pem(pair), 0o600))
+                links.append((pem, kubeconfig.KUBELET_CLIENT_CURRENT))
+                document = kubeconfig.with_rotating_certificate(spec, ca)
+            else:
+                document = kubeconfig.with_certificate(spec, ca, pair)
+            content = kubeconfig.dump(document)
+            if spec.file == kubeconfig.ADMIN:
+                self.admin = content.reveal()
+            files.append(FileWrite(spec.path, content, kubeconfig.KUBECONFIG_MODE))
+        # The link comes before kubelet.conf, which is written last: a kubelet that finds it finds all of it.
+        files.sort(key=lambda file: file.path.endswith(kubeconfig.KUBELET))
+        await self._node.host.write_files(files[:-1] if links else files)
+        for target, link in links:
+            await self._node.host.shell('ln -s "$1" "$2.new" && mv -T "$2.new" "$2"', target, link)
+            await self._node.host.write_files(files[-1:])

@@ -1,0 +1,115 @@
+"""The kubelet of a host: its unit, configuration and flags, and that it runs with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from kubewright.errors import ExitCode, HostError
+from kubewright.events import Activity
+from kubewright.hosts import FileWrite
+from kubewright.phases.files import differing, file_changes
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import unit_evidence, wait_until
+
+_UNIT = "kubelet.service"
+
+
+class Kubelet(Phase):
+    """Files of the kubelet, and the unit running with what they say now.
+
+    `program_changed` says that the program itself was replaced in this run: a restart is due then, too.
+    """
+
+    name: ClassVar[str] = "kubelet-start"
+    title: ClassVar[str] = "configure and start the kubelet"
+
+    def __init__(self, node: Node, files: Sequence[FileWrite], *, program_changed: bool = False) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._files = files
+        self._program_changed = program_changed
+        self._wanted: list[FileWrite] = []
+
+    async def look(self) -> list[Change]:
+        """Which files differ, and whether the kubelet must be started or restarted."""
+        host = self._node.host
+        self._wanted = await differing(host, self._files)
+        changes = await file_changes(host, self._wanted)
+        state = await host.shell(
+            'echo "$(systemctl is-active "$1") $(systemctl is-enabled "$1" 2>/dev/null)"', _UNIT
+        )
+        if state.text != "active enabled":
+            changes.append(Change(Action.RUN, f"start {_UNIT}", self.host_name))
+        elif changes or self._program_changed or await self._older_than_files():
+            changes.append(Change(Action.RUN, f"restart {_UNIT}", self.host_name))
+        return changes
+
+    async def _older_than_files(self) -> bool:
+        """Whether a file is younger than the running kubelet: a run was killed before it restarted it."""
+        script = (
+            'pid=$(systemctl show -P MainPID "$1"); shift; '
+            'for file; do [ "$file" -nt "/proc/$pid" ] && echo "$file"; done; true'
+        )
+        result = await self._node.host.shell(script, _UNIT, *(file.path for file in self._files))
+        return bool(result.text)
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write the files and (re)start the kubelet; the pods on the node go on running."""
+        host = self._node.host
+        await host.write_files(self._wanted)
+        result = await host.shell(
+            'systemctl daemon-reload && systemctl enable -q "$1" && systemctl restart "$1"', _UNIT,
+            timeout=60, check=False,
+        )  # fmt: skip
+        if not result.ok:
+            raise HostError(
+                f"{self.host_name}: the kubelet does not start",
+                host=self.host_name, evidence=await unit_evidence(host, "kubelet"),
+                hint="journalctl -u kubelet tells more", exit_code=ExitCode.HOST_NOT_FIT,
+            )  # fmt: skip
+
+
+class KubeletHealthy(Phase):
+    """The kubelet's own health endpoint."""
+
+    name: ClassVar[str] = "kubelet-healthy"
+    title: ClassVar[str] = "wait for the kubelet"
+    always_verify: ClassVar[bool] = True
+
+    def __init__(self, node: Node, port: int) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._port = port
+
+    async def look(self) -> list[Change]:
+        """Nothing: it is only waited for."""
+        return []
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Nothing to do."""
+
+    async def verify(self, activity: Activity) -> None:
+        """Wait until it answers."""
+        import aiohttp
+
+        host = self._node.host
+        timeout = aiohttp.ClientTimeout(total=2)
+        async with (
+            host.forward_tcp("127.0.0.1", self._port) as (address, port),
+            aiohttp.ClientSession(timeout=timeout) as session,
+        ):
+
+            async def missing() -> str | None:
+                try:
+                    async with session.get(f"http://{address}:{port}/healthz") as answer:
+                        return None if answer.status == 200 else f"it answers {answer.status}"
+                except (aiohttp.ClientError, OSError, TimeoutError):
+                    return "it does not answer yet"
+
+            await wait_until(
+                missing, f"{self.host_name}: the kubelet to be healthy", deadline=60,
+                diagnose=lambda: unit_evidence(host, "kubelet"),
+                hint="journalctl -u kubelet tells more",
+            )  # fmt: skip

@@ -1,0 +1,282 @@
+"""`apply`: from hosts and a specification to a cluster, or from a cluster to one that fits its specification."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kubewright.clients.kube import KubeClient, Object, Server
+from kubewright.clients.kubeconfig import Merged
+from kubewright.components.open import open_source
+from kubewright.errors import ConfigError
+from kubewright.events import Events
+from kubewright.hosts.local import LocalHost
+from kubewright.model import kubeconfig, manifests, tokens, x509
+from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.kubelet import CONTAINERD_SOCKET
+from kubewright.model.objects import to_yaml
+from kubewright.phases.api import api_over
+from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
+from kubewright.phases.install import Images, Programs
+from kubewright.phases.join import Join
+from kubewright.phases.kubeconfigs import Kubeconfigs
+from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.local_kubeconfig import LocalKubeconfig
+from kubewright.phases.node import Node
+from kubewright.phases.nodes import NodeMarks, NodesReady
+from kubewright.phases.objects import Objects
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.pki import Pki
+from kubewright.phases.prepare import Kernel, Packages, Runtime
+from kubewright.phases.rollout import Rollout
+from kubewright.secret import Secret
+from kubewright.workflows.desired import Artifacts, Desired
+from kubewright.workflows.fleet import AbandonedError, on_all, open_fleet
+
+# Long enough for a slow host's join, short enough that a token that a killed run left is no risk.
+_TOKEN_LIFETIME = timedelta(minutes=30)
+
+
+@dataclass
+class Outcome:
+    """What a run did, or would do."""
+
+    changes: list[Change] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    endpoint: str = ""
+    kubeconfig: Path | None = None
+    context: Merged | None = None
+
+
+async def apply(
+    spec: ClusterSpec,
+    events: Events,
+    *,
+    kubeconfig_out: Path | None = None,
+    merge_kubeconfig: bool = True,
+) -> Outcome:
+    """Make the cluster what `spec` says; a second run finds nothing to do.
+
+    The administrator's kubeconfig is written to `kubeconfig_out`, 0600, and merged as its own context into the
+    user's where `merge_kubeconfig` says so. Raises `KubewrightError`, or a group of them, one a failed host.
+    """
+    async with events.workflow("apply", f"apply cluster {spec.name}") as activity:
+        outcome = await _Run(spec, events, dry=False).all(kubeconfig_out, merge_kubeconfig)
+        activity.summary(
+            f"cluster {spec.name}: {len(outcome.changes)} changes" if outcome.changes else
+            f"cluster {spec.name}: nothing to do"
+        )  # fmt: skip
+        return outcome
+
+
+async def plan(spec: ClusterSpec, events: Events) -> Outcome:
+    """What `apply` would change on which host, found without changing anything."""
+    async with events.workflow("plan", f"plan cluster {spec.name}"):
+        return await _Run(spec, events, dry=True).all(None, False)
+
+
+class _Run:
+    """One run over all hosts: the workflow's state, and its stages in order."""
+
+    def __init__(self, spec: ClusterSpec, events: Events, *, dry: bool) -> None:
+        self._spec = spec
+        self._events = events
+        self._dry = dry
+        self._source = open_source(spec.source)
+        self._artifacts = Artifacts(self._source, events)
+        self._outcome = Outcome()
+        self._want: Desired
+        self._nodes: list[Node] = []
+        self._first: Node
+        self._api: asyncio.Future[tuple[KubeClient, bytes]]
+        self._tunnel = AsyncExitStack()
+        self._admin: Object = {}
+        self._token: asyncio.Future[Secret[str]] | None = None
+
+    async def all(self, kubeconfig_out: Path | None, merge: bool) -> Outcome:
+        """Every stage."""
+        control_planes = [host for host in self._spec.hosts if "control-plane" in host.roles]
+        if len(control_planes) != 1:
+            raise ConfigError(
+                f"hosts: {len(control_planes)} of them are control planes; exactly one is possible as yet"
+            )
+        self._want = await Desired.of(self._spec, self._source)
+        self._api = asyncio.get_running_loop().create_future()
+        endpoint = self._want.cluster.control_plane_endpoint
+        async with open_fleet(self._spec, f"https://{endpoint}" if endpoint else None, self._events) as nodes:
+            self._nodes = nodes
+            self._first = next(node for node in nodes if node.is_control_plane)
+            self._outcome.nodes = [node.name for node in nodes]
+            self._outcome.endpoint = self._want.endpoint(self._first)
+            await self._fetch()
+            work: dict[str, Awaitable[None]] = {node.name: self._worker(node) for node in nodes}
+            work[self._first.name] = self._control_plane(self._first)
+            async with self._tunnel:
+                await on_all(work)
+                if not self._dry:
+                    await self._settle(kubeconfig_out, merge)
+        return self._outcome
+
+    async def _fetch(self) -> None:
+        wants = []
+        for node in self._nodes:
+            first, rest = self._want.node_images(node)
+            wants += [*self._want.programs(node), *first, *rest]
+        await self._artifacts.fetch(wants)
+
+    async def _do(self, phase: Phase) -> Sequence[Change]:
+        """Run a phase, or only look where this is a plan."""
+        if self._dry:
+            changes = await phase.look()
+        else:
+            changes = await phase.run(self._events)
+        self._outcome.changes += changes
+        return changes
+
+    # -- hosts ------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, node: Node) -> bool:
+        """Everything that a node needs before its kubelet starts; whether the kubelet's program is another."""
+        await self._do(Packages(node))
+        await self._do(Kernel(node))
+        driver = self._want.kubelet_config(self._first).get("cgroupDriver", "cgroupfs")
+        await self._do(Runtime(node, pause_image=self._want.images["pause"], cgroup_driver=driver))
+        first, _ = self._want.node_images(node)
+        programs = await self._do(Programs(node, self._artifacts.of(self._want.programs(node))))
+        await self._do(Images(node, self._artifacts.of(first)))
+        return any(change.target.endswith("/kubelet") for change in programs)
+
+    async def _more_images(self, node: Node) -> None:
+        _, rest = self._want.node_images(node)
+        await self._do(Images(node, self._artifacts.of(rest), "more-images"))
+
+    async def _control_plane(self, node: Node) -> None:
+        try:
+            await self._control_plane_up(node)
+        finally:
+            if not self._api.done():
+                self._api.set_exception(AbandonedError())
+                self._api.exception()  # seen: without workers nobody else asks for it
+
+    async def _control_plane_up(self, node: Node) -> None:
+        want = self._want
+        control_plane = want.control_plane(node)
+        certs = Pki(node, want.cluster, control_plane)
+        configs = Kubeconfigs(node, want.cluster, control_plane, certs)
+
+        async def files() -> None:
+            await self._do(certs)
+            await self._do(configs)
+            pods = manifests.static_pods(
+                want.cluster, control_plane, want.facts, ca_dirs=await ca_directories(node.host)
+            )
+            await self._do(StaticPods(node, pods))
+
+        async with asyncio.TaskGroup() as group:
+            prepared = group.create_task(self._prepare(node))
+            group.create_task(files())
+        config = to_yaml(want.kubelet_config(node)).decode()
+        await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=prepared.result()))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._more_images(node))
+            if configs.admin:
+                group.create_task(self._in_cluster(node, configs.admin, certs.ca.cert))
+
+    async def _worker(self, node: Node) -> None:
+        changed = await self._prepare(node)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._more_images(node))
+            group.create_task(self._join(node, changed))
+
+    async def _join(self, node: Node, program_changed: bool) -> None:
+        # In a plan for hosts without a cluster there is no API to ask, and the join is all there is to say.
+        try:
+            kube, ca = await asyncio.shield(self._api)
+        except AbandonedError:
+            if self._dry:
+                self._outcome.changes.append(Change(Action.RUN, "join the cluster", node.name))
+            raise
+        want = self._want
+        join = Join(
+            node,
+            endpoint=self._outcome.endpoint,
+            token=self._bootstrap_token,
+            ca_hashes=[x509.ca_hash(ca)],
+            facts=want.facts,
+            kubelet_files=lambda text: want.kubelet_files(node, text),
+            admin=kube,
+        )
+        if not await self._do(join):
+            config = to_yaml(want.kubelet_config(self._first)).decode()
+            await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=program_changed))
+        await self._do(self._marks(kube, node))
+
+    async def _bootstrap_token(self) -> Secret[str]:
+        """One token for all joins of this run, made when the first of them asks."""
+        if self._token is None:
+            self._token = asyncio.ensure_future(self._new_token())
+        return await asyncio.shield(self._token)
+
+    async def _new_token(self) -> Secret[str]:
+        kube, _ = await self._api
+        text = tokens.generate_token()
+        identity, hidden = tokens.parse_token(text)
+        token = tokens.BootstrapToken(
+            identity,
+            hidden,
+            description="joins of one run of kubewright apply",
+            expires=datetime.now(UTC) + _TOKEN_LIFETIME,
+        )
+        await kube.create(tokens.token_secret(token))
+        return text
+
+    def _marks(self, kube: KubeClient, node: Node) -> NodeMarks:
+        want = self._want
+        return NodeMarks(
+            kube, node, labels=want.labels(node), taints=want.taints(node),
+            cri_socket=want.facts.cri_endpoint(CONTAINERD_SOCKET),
+        )  # fmt: skip
+
+    # -- the cluster ------------------------------------------------------------------------------------------
+
+    async def _in_cluster(self, node: Node, admin: bytes, ca: bytes) -> None:
+        want = self._want
+        # Through the control plane's own address, which its own host reaches whatever the endpoint does.
+        self._admin = kubeconfig.load(admin, "admin.conf")
+        kube = await self._tunnel.enter_async_context(
+            api_over(node.host, Server.from_kubeconfig(self._admin))
+        )
+        if not self._dry:
+            await self._do(ApiServerUp(node, kube, deadline=240))
+        self._api.set_result((kube, ca))
+        objects = {
+            "upload-config": (want.bootstrap_objects(node, ca), "upload the configuration"),
+            "kube-proxy": (want.proxy_objects(node), "deploy kube-proxy"),
+            "network": (want.network_objects(node), "deploy the pod network"),
+            "dns": (want.dns_objects(), "deploy cluster DNS"),
+        }
+        async with asyncio.TaskGroup() as group:
+            for name, (items, title) in objects.items():
+                group.create_task(self._do(Objects(kube, items, name, title)))
+            group.create_task(self._do(self._marks(kube, node)))
+
+    async def _settle(self, kubeconfig_out: Path | None, merge: bool) -> None:
+        """Wait until all of it runs, and hand over the kubeconfig."""
+        kube, _ = await self._api
+        await self._do(NodesReady(kube, self._nodes))
+        await self._do(Rollout(kube, self._want.workloads()))
+        if self._token is not None:
+            identity, _ = tokens.parse_token(self._token.result())
+            await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
+        local = LocalKubeconfig(
+            LocalHost("this computer"), self._spec.name, self._admin, kubeconfig_out, merge=merge
+        )
+        await self._do(local)
+        if local.trouble is not None:
+            self._events.warn(f"{local.trouble.message}; {local.trouble.hint}")
+        self._outcome.kubeconfig = kubeconfig_out
+        self._outcome.context = local.merged

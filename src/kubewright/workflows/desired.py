@@ -1,0 +1,213 @@
+"""What a cluster must be, put together once from its specification: configuration, references, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from kubewright.components.source import Artifact, Form, Source, Want
+from kubewright.events import Events
+from kubewright.hosts import FileWrite
+from kubewright.model import addons, addons_builtin, kubelet, rbac, stored
+from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.components import kube_proxy_configuration, kubelet_configuration
+from kubewright.model.config.kubeadm import (
+    ClusterConfiguration,
+    cluster_status,
+    default_cluster_configuration,
+    to_v1beta2,
+)
+from kubewright.model.node import ControlPlaneNode, endpoint_url, split_endpoint
+from kubewright.model.objects import Object, to_yaml
+from kubewright.model.versions import VersionFacts, facts_for, image_references
+from kubewright.phases.install import PROGRAM_DIRECTORY
+from kubewright.phases.node import Node
+
+KUBELET_PROGRAM = f"{PROGRAM_DIRECTORY}/kubelet"
+UNIT_PATH = "/etc/systemd/system/kubelet.service"
+"""Below /etc, where no package's unit is overwritten."""
+
+
+@dataclass(frozen=True)
+class Desired:
+    """Everything that follows from a specification and the first control plane."""
+
+    spec: ClusterSpec
+    cluster: ClusterConfiguration
+    facts: VersionFacts
+    images: dict[str, str]
+    """Component name to image reference, as kubeadm names them; and `agent`, our own."""
+    builtin_dns: bool
+
+    @classmethod
+    async def of(cls, spec: ClusterSpec, source: Source) -> Desired:
+        """Put it together. Raises `ConfigError` and `ComponentError`; asks no host."""
+        cluster = default_cluster_configuration(spec)
+        facts = facts_for(cluster.kubernetes_version)
+        await source.require_version(cluster.kubernetes_version)
+        images = image_references(cluster, facts)
+        from kubewright.components.agent_image import agent_reference
+
+        images["agent"] = agent_reference()
+        builtin = spec.dns.provider == "builtin"
+        if spec.dns.provider == "auto":
+            builtin = not await source.available(
+                Want("coredns", facts.coredns_tag, "amd64", Form.IMAGE, images["coredns"])
+            )
+        return cls(spec, cluster, facts, images, builtin)
+
+    def control_plane(self, node: Node) -> ControlPlaneNode:
+        """A control plane as the model knows it."""
+        return ControlPlaneNode(node.name, node.ip)
+
+    def endpoint(self, first: Node) -> str:
+        """The URL that all clients use (P30)."""
+        return endpoint_url(self.cluster.control_plane_endpoint or None, self.control_plane(first))
+
+    def programs(self, node: Node) -> list[Want]:
+        """The programs that a node gets."""
+        names = ["kubelet", "kubectl"] if node.is_control_plane else ["kubelet"]
+        version = self.cluster.kubernetes_version
+        return [Want(name, version, node.facts.arch, Form.BINARY) for name in names]
+
+    def node_images(self, node: Node) -> tuple[list[Want], list[Want]]:
+        """The images that a node gets: those that its start waits for, and the others."""
+        first = ["pause"]
+        if node.is_control_plane:
+            first += ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+        rest = ["kube-proxy"]
+        if self.spec.network.plugin == "builtin" or self.builtin_dns:
+            rest.append("agent")
+        if not self.builtin_dns:
+            rest.append("coredns")
+        return self._image_wants(first, node), self._image_wants(rest, node)
+
+    def _image_wants(self, names: Sequence[str], node: Node) -> list[Want]:
+        return [
+            Want(name, self.images[name].rpartition(":")[2], node.facts.arch, Form.IMAGE, self.images[name])
+            for name in names
+        ]
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def kubelet_config(self, first: Node) -> dict[str, Any]:
+        """The KubeletConfiguration that goes into the cluster, with the first control plane's resolv.conf."""
+        return kubelet_configuration(self.spec, self.cluster, resolv_conf=first.facts.resolv_conf)
+
+    def kubelet_files(self, node: Node, config: str) -> list[FileWrite]:
+        """The files of a node's kubelet; `config` is the cluster's KubeletConfiguration as YAML.
+
+        The one field that is a host's own is put in: which resolv.conf has no loopback name server (P18).
+        """
+        document = yaml.safe_load(config)
+        if document.get("resolvConf") != node.facts.resolv_conf and "resolvConf" not in (
+            self.spec.kubelet_configuration
+        ):
+            document["resolvConf"] = node.facts.resolv_conf
+            config = to_yaml(document).decode()
+        taints = [taint.model_dump() for taint in node.spec.taints or ()] if not node.is_control_plane else []
+        flags = kubelet.kubelet_flags(
+            self.facts,
+            node_name=node.name,
+            hostname=node.facts.hostname,
+            node_ip=node.spec.node_ip or "",
+            taints=taints,
+            pause_image=self.images["pause"],
+        )
+        return [
+            FileWrite(UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
+            FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
+            FileWrite(kubelet.CONFIG_PATH, config.encode()),
+            FileWrite(kubelet.FLAGS_PATH, kubelet.flags_file(flags)),
+        ]
+
+    # -- marks ------------------------------------------------------------------------------------------------
+
+    def labels(self, node: Node) -> dict[str, str]:
+        """A node's labels: its role's, and those of cluster.yaml."""
+        role = dict.fromkeys(self.facts.control_plane_labels, "") if node.is_control_plane else {}
+        return role | node.spec.labels
+
+    def taints(self, node: Node) -> list[dict[str, str]]:
+        """A node's taints: those of cluster.yaml, or its role's (P29)."""
+        if node.spec.taints is not None:
+            return [taint.model_dump() for taint in node.spec.taints]
+        return [stored.control_plane_taint(self.facts)] if node.is_control_plane else []
+
+    # -- objects ----------------------------------------------------------------------------------------------
+
+    def bootstrap_objects(self, first: Node, ca: bytes) -> list[Object]:
+        """kubeadm's own objects: its configuration, the kubelets', cluster-info, and who may read and join."""
+        api = self.control_plane(first)
+        endpoints = {first.name: (api.advertise_address, api.bind_port)}
+        status = cluster_status(endpoints) if self.facts.cluster_status_kept else None
+        return [
+            *stored.kubeadm_config(to_v1beta2(self.cluster), status),
+            *stored.kubelet_config(
+                self.kubelet_config(first), self.facts, by_user=bool(self.spec.kubelet_configuration)
+            ),
+            *stored.cluster_info(self.endpoint(first), ca),
+            *rbac.node_bootstrap(),
+        ]
+
+    def proxy_objects(self, first: Node) -> list[Object]:
+        """kube-proxy."""
+        return addons.kube_proxy(
+            kube_proxy_configuration(self.spec, self.cluster),
+            self.endpoint(first),
+            self.images["kube-proxy"],
+            by_user=bool(self.spec.kube_proxy_configuration),
+        )
+
+    def dns_objects(self) -> list[Object]:
+        """Cluster DNS: CoreDNS, or the built-in server in its place."""
+        if self.builtin_dns:
+            return addons_builtin.builtin_dns(
+                self.cluster, self.facts, image=self.images["agent"], replicas=self.spec.dns.replicas
+            )
+        networking = self.cluster.networking
+        return addons.coredns(
+            self.images["coredns"], networking.dns_domain, networking.service_subnet, self.facts,
+            replicas=self.spec.dns.replicas,
+        )  # fmt: skip
+
+    def network_objects(self, first: Node) -> list[Object]:
+        """The pod network; nothing where the user brings another."""
+        if self.spec.network.plugin != "builtin":
+            return []
+        host, port = split_endpoint(self.endpoint(first).removeprefix("https://"))
+        return addons_builtin.network_agent(
+            image=self.images["agent"],
+            pod_subnet=self.cluster.networking.pod_subnet,
+            api_server_host=host,
+            api_server_port=port,
+        )
+
+    def workloads(self) -> list[tuple[str, str]]:
+        """What must run in kube-system before the cluster is whole."""
+        network = (
+            [("DaemonSet", addons_builtin.NETWORK_NAME)] if self.spec.network.plugin == "builtin" else []
+        )
+        return [("DaemonSet", "kube-proxy"), *network, ("Deployment", "coredns")]
+
+
+class Artifacts:
+    """The components that a run needs, brought to this computer once and handed out by what was wanted."""
+
+    def __init__(self, source: Source, events: Events) -> None:
+        self._source = source
+        self._events = events
+        self._have: dict[Want, Artifact] = {}
+
+    async def fetch(self, wants: Sequence[Want]) -> None:
+        """Bring them here; those that several hosts want only once."""
+        missing = [want for want in dict.fromkeys(wants) if want not in self._have]
+        for want, artifact in zip(missing, await self._source.fetch(missing, self._events), strict=True):
+            self._have[want] = artifact
+
+    def of(self, wants: Sequence[Want]) -> list[Artifact]:
+        """Those that were fetched for `wants`, in order."""
+        return [self._have[want] for want in wants]

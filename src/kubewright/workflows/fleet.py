@@ -1,0 +1,118 @@
+"""The hosts of a cluster in one run: connected, known, fit, and worked on at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import yaml
+
+from kubewright.errors import KubewrightError, leaves
+from kubewright.events import Events
+from kubewright.hosts import Host
+from kubewright.hosts.open import open_host
+from kubewright.model import preflight
+from kubewright.model.config.cluster import ClusterSpec, HostSpec
+from kubewright.model.facts import HostFacts
+from kubewright.phases.node import Node
+
+_KUBECONFIGS = tuple(
+    f"/etc/kubernetes/{name}.conf"
+    for name in ("admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
+)
+_CA = "/etc/kubernetes/pki/ca.crt"
+_MANIFESTS = tuple(f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
+
+
+class AbandonedError(Exception):
+    """A host's work that cannot go on because another host failed; the other host's error tells why."""
+
+
+async def on_all(work: Mapping[str, Awaitable[None]]) -> None:
+    """Do the work of all hosts at once. One host's failure does not stop the others; all failures are raised.
+
+    Raises the error itself where there is one, an `ExceptionGroup` of them where there are several.
+    """
+    failures: list[KubewrightError] = []
+
+    async def guarded(name: str, task: Awaitable[None]) -> None:
+        try:
+            await task
+        except AbandonedError:
+            return
+        except (KubewrightError, ExceptionGroup) as error:
+            for leaf in leaves(error):
+                if isinstance(leaf, AbandonedError):
+                    continue
+                if not isinstance(leaf, KubewrightError):
+                    raise
+                leaf.host = leaf.host or name
+                failures.append(leaf)
+
+    async with asyncio.TaskGroup() as group:
+        for name, task in work.items():
+            group.create_task(guarded(name, task))
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} hosts failed", failures)
+
+
+@asynccontextmanager
+async def open_fleet(
+    spec: ClusterSpec, endpoint: str | None, events: Events, *, specs: Sequence[HostSpec] | None = None
+) -> AsyncIterator[list[Node]]:
+    """Connect to all hosts, look at them, and refuse those that are unfit, all findings at once.
+
+    `endpoint` is the URL of the cluster's API where it is configured; without one it is the first control
+    plane's address. Nothing is changed on any host.
+    """
+    async with AsyncExitStack() as stack:
+        hosts: dict[str, Host] = {}
+        for item in specs or spec.hosts:
+            hosts[item.name] = await stack.enter_async_context(open_host(item, spec.ssh))
+        facts: dict[str, HostFacts] = {}
+        belonging: dict[str, preflight.Belonging] = {}
+
+        async def look(name: str, host: Host) -> None:
+            async with events.phase("connect", "connect and look", host=name) as activity:
+                facts[name] = await host.facts()
+                belonging[name] = await _belonging(host)
+                activity.summary(f"{facts[name].os_name}, {facts[name].cpus} CPUs, {facts[name].arch}")
+
+        await on_all({name: look(name, host) for name, host in hosts.items()})
+        nodes = [
+            Node(item, hosts[item.name], facts[item.name], preflight.node_ip(item, facts[item.name]))
+            for item in specs or spec.hosts
+        ]
+        async with events.phase("preflight", "check that the hosts are fit"):
+            first = next(node for node in nodes if node.is_control_plane)
+            url = endpoint or f"https://{first.ip}:6443"
+            findings = [
+                found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
+            ]
+            findings += preflight.check_fleet(facts)
+            findings += preflight.check_belonging(
+                spec, url, [(node.spec, belonging[node.name]) for node in nodes]
+            )
+            for node in nodes:
+                # Once a host is a node, the routes into the pod subnet are the cluster's own.
+                if not belonging[node.name].kubeconfigs:
+                    findings += preflight.foreign_routes(spec, node.spec, node.facts)
+            preflight.refuse(findings)
+        yield nodes
+
+
+async def _belonging(host: Host) -> preflight.Belonging:
+    found = await host.read_files([*_KUBECONFIGS, _CA, *_MANIFESTS])
+    kubeconfigs: dict[str, Mapping[str, Any]] = {}
+    for path in _KUBECONFIGS:
+        if path in found:
+            try:
+                document = yaml.safe_load(found[path])
+            except yaml.YAMLError:
+                document = None
+            kubeconfigs[path] = document if isinstance(document, dict) else {}
+    return preflight.Belonging(found.get(_CA), kubeconfigs, any(path in found for path in _MANIFESTS))
