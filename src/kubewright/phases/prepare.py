@@ -8,8 +8,8 @@ from typing import ClassVar
 from kubewright.errors import ExitCode, HostError, WaitTimeoutError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
-from kubewright.model import containerd as containerd_model
 from kubewright.model import hostfiles
+from kubewright.model.containerd import containerd_config
 from kubewright.phases.files import diff_lines, differing, file_changes
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -17,6 +17,8 @@ from kubewright.phases.waiting import unit_evidence, wait_until
 
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CAP_SYS_RESOURCE = 24
+CNI_DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin")
+"""Debian's place of the plugins, and everybody else's."""
 
 # What the kubelet, kube-proxy and containerd execute, and the Debian package that brings it. The CNI plugins
 # stand in a directory instead of on PATH.
@@ -146,12 +148,14 @@ class Runtime(Phase):
         """Whether the configuration differs, and whether the unit runs."""
         host = self._node.host
         live = await host.read_file(CONTAINERD_CONFIG)
-        wanted = containerd_model.render(
-            live.decode() if live is not None else None,
+        plugins = await host.stat_files([f"{path}/bridge" for path in CNI_DIRECTORIES], digest=False)
+        wanted = containerd_config(
+            live,
             sandbox_image=self._pause,
-            cgroup_driver=self._cgroup_driver,
+            systemd_cgroup=self._cgroup_driver == "systemd",
             restrict_oom_score_adj=not self._node.facts.has_capability(CAP_SYS_RESOURCE),
-        ).encode()
+            cni_bin_dir=next((path for path in CNI_DIRECTORIES if f"{path}/bridge" in plugins), ""),
+        )
         changes = []
         self._config = None
         if wanted != live:

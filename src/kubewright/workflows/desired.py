@@ -20,7 +20,7 @@ from kubewright.model.config.kubeadm import (
     default_cluster_configuration,
     to_v1beta2,
 )
-from kubewright.model.node import ControlPlaneNode, endpoint_url, split_endpoint
+from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
 from kubewright.model.versions import VersionFacts, facts_for, image_references
 from kubewright.phases.install import PROGRAM_DIRECTORY
@@ -164,13 +164,12 @@ class Desired:
 
     def dns_objects(self) -> list[Object]:
         """Cluster DNS: CoreDNS, or the built-in server in its place."""
-        if self.builtin_dns:
-            return addons_builtin.builtin_dns(
-                self.cluster, self.facts, image=self.images["agent"], replicas=self.spec.dns.replicas
-            )
         networking = self.cluster.networking
-        return addons.coredns(
-            self.images["coredns"], networking.dns_domain, networking.service_subnet, self.facts,
+        render, image = (
+            (addons_builtin.builtin_dns, "agent") if self.builtin_dns else (addons.coredns, "coredns")
+        )
+        return render(
+            self.images[image], networking.dns_domain, networking.service_subnet, self.facts,
             replicas=self.spec.dns.replicas,
         )  # fmt: skip
 
@@ -178,19 +177,13 @@ class Desired:
         """The pod network; nothing where the user brings another."""
         if self.spec.network.plugin != "builtin":
             return []
-        host, port = split_endpoint(self.endpoint(first).removeprefix("https://"))
         return addons_builtin.network_agent(
-            image=self.images["agent"],
-            pod_subnet=self.cluster.networking.pod_subnet,
-            api_server_host=host,
-            api_server_port=port,
+            self.images["agent"], self.cluster.networking.pod_subnet, self.endpoint(first)
         )
 
     def workloads(self) -> list[tuple[str, str]]:
         """What must run in kube-system before the cluster is whole."""
-        network = (
-            [("DaemonSet", addons_builtin.NETWORK_NAME)] if self.spec.network.plugin == "builtin" else []
-        )
+        network = [("DaemonSet", addons_builtin.NETWORK)] if self.spec.network.plugin == "builtin" else []
         return [("DaemonSet", "kube-proxy"), *network, ("Deployment", "coredns")]
 
 
