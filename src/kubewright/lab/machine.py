@@ -1,0 +1,238 @@
+"""One machine: a systemd-nspawn container that starts, is found again, and ends without leaving anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kubewright.errors import KubewrightError, WaitTimeoutError
+from kubewright.lab import cgroups
+from kubewright.lab.network import LabNetwork
+from kubewright.lab.plan import MachinePlan
+from kubewright.lab.proc import namespace_pids, read, run
+
+BOOT_DEADLINE = 90.0
+"""Seconds from the first process to a machine that can be worked on; 0.5 s is usual."""
+STOP_DEADLINE = 15.0
+"""Seconds in which killed processes must be gone."""
+
+# The machine's first process. It waits in namespaces of its own until it has been given a cgroup and a network; if
+# whoever started it dies before that, `read` ends, and so does all of this. The root is mounted where only the
+# machine and its nspawn see it, and nspawn's own files (/run/systemd/nspawn, /tmp/nspawn-root-*) go to a /run and
+# a /tmp that end with it.
+_LAUNCH = """
+set -eu
+read -r go
+[ "$go" = go ]
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+shift 2
+exec systemd-nspawn "$@" < /dev/null
+"""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class Machine:
+    """A machine of lab `lab`, whose disk is in `directory`: see `disk.write_disk`."""
+
+    def __init__(self, lab: str, plan: MachinePlan, directory: Path) -> None:
+        self.lab = lab
+        self.plan = plan
+        self.name = plan.name
+        self.directory = directory
+
+    @property
+    def console(self) -> Path:
+        """What the machine's systemd and nspawn said since its last start."""
+        return self.directory / "console.log"
+
+    def exists(self) -> bool:
+        """Whether the machine has a disk."""
+        return self.directory.is_dir()
+
+    def host_public_key(self) -> str:
+        """The public half of sshd's key, as one line."""
+        return (self.directory / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
+
+    def pid(self) -> int | None:
+        """The machine's PID 1, as this computer numbers it, or None where it does not run."""
+        for pid in cgroups.members(self.lab, self.name):
+            if (numbers := namespace_pids(pid)) and len(numbers) == 2 and numbers[1] == 1:
+                return pid
+        return None
+
+    def processes(self) -> list[int]:
+        """Everything that runs in the machine, and its nspawn."""
+        return cgroups.members(self.lab, self.name)
+
+    async def start(self, network: LabNetwork) -> None:
+        """Start the machine and return at once; `ready` waits for it. Raises `KubewrightError`."""
+        root = (self.directory / "base").readlink()
+        if not root.is_dir():
+            raise KubewrightError(
+                f"machine {self.name} cannot be started: the root that its disk is based on is gone: {root}",
+                host=self.name, hint=f"make the lab anew: kubewright lab down {self.lab}; kubewright lab up",
+            )  # fmt: skip
+        with self.console.open("wb") as console:
+            # Not asyncio's: that kills what it started when the event loop ends.
+            process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                ["unshare", "--mount", "--net", "--propagation", "slave", "sh", "-c", _LAUNCH, "sh",
+                 str(root), str(self.directory), *self._nspawn_arguments()],
+                stdin=subprocess.PIPE, stdout=console, stderr=console, start_new_session=True, cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "SYSTEMD_SECCOMP": "0",
+                     "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
+            )  # fmt: skip
+        assert process.stdin is not None
+        _children[process.pid] = process
+        try:
+            cgroups.place(process.pid, self.lab, self.name)
+            await self._unshared(process)
+            await network.detach(self.plan)
+            await network.attach(self.plan, process.pid)
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, OSError):
+                raise KubewrightError(
+                    f"machine {self.name} cannot be started: {error}",
+                    host=self.name,
+                    evidence=self.last_words(),
+                ) from error
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+    def _nspawn_arguments(self) -> list[str]:
+        """The host name is the node's name; the machine's name, which nspawn wants unique, has the lab's in it."""
+        return [
+            "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", "--kill-signal=SIGRTMIN+3",
+            f"--directory={self.directory / 'root'}", f"--machine=kubewright-{self.lab}-{self.name}",
+            f"--hostname={self.name}", "--capability=all", "--network-namespace-path=/proc/self/ns/net",
+            "--bind=/dev/kmsg", f"--bind={self.directory / 'containerd'}:/var/lib/containerd",
+            "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+        ]  # fmt: skip
+
+    async def _unshared(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until `unshare` has made the namespaces: until then its network would be this computer's own."""
+        ours = Path("/proc/self/ns/net").readlink()
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                in_place = Path(f"/proc/{process.pid}/ns/net").readlink() != ours
+                if in_place and read(f"/proc/{process.pid}/comm").strip() == "sh":
+                    return
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise KubewrightError(
+                    f"machine {self.name} got no namespaces of its own",
+                    host=self.name,
+                    evidence=self.last_words(),
+                )
+            await asyncio.sleep(0.005)
+
+    async def ready(self, progress: Callable[[str], None] = lambda _: None) -> str:
+        """Wait until sshd answers and systemd has booted; returns systemd's state, `running` or `degraded`.
+
+        Raises `WaitTimeoutError` after `BOOT_DEADLINE`, and `KubewrightError` as soon as the machine has ended.
+        """
+        deadline = time.monotonic() + BOOT_DEADLINE
+        seen = "nothing"
+        while time.monotonic() < deadline:
+            if not self.processes():
+                raise KubewrightError(
+                    f"machine {self.name} ended while it booted", host=self.name, evidence=self.last_words()
+                )
+            if not (pid := self.pid()):
+                now = "no PID 1 yet"
+            elif not await self._sshd_answers():
+                now = "sshd does not answer yet"
+            else:
+                now = await self._system_state(pid)
+                if now in ("running", "degraded"):
+                    return now
+                now = f"systemd is {now}"
+            if now != seen:
+                progress(now)
+                seen = now
+            await asyncio.sleep(0.05)
+        raise WaitTimeoutError(
+            f"machine {self.name} did not boot within {BOOT_DEADLINE:.0f} s: {seen}",
+            host=self.name, evidence=self.last_words(), hint=f"its console's output is in {self.console}",
+        )  # fmt: skip
+
+    async def _sshd_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection(str(self.plan.address), 22)
+                try:
+                    return (await reader.readline()).startswith(b"SSH-2.0-")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    async def _system_state(self, pid: int) -> str:
+        try:
+            _, out, _ = await run(
+                [*enter(pid), "systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_DEADLINE
+            )
+        except WaitTimeoutError:
+            return "still starting"
+        return out.strip() or "not to be asked yet"
+
+    async def stop(self) -> None:
+        """Kill everything in the machine and remove its cgroups; nothing is asked to end nicely.
+
+        Raises `WaitTimeoutError` where something survives.
+        """
+        deadline = time.monotonic() + STOP_DEADLINE
+        while True:
+            left = cgroups.kill(self.lab, self.name)
+            for child in [child for child in _children.values() if child.poll() is not None]:
+                del _children[child.pid]
+            if not left and not (busy := cgroups.remove(self.lab, self.name)):
+                return
+            if time.monotonic() > deadline:
+                evidence = [f"process {pid}: {read(f'/proc/{pid}/comm').strip()}" for pid in left]
+                evidence += [f"busy: {path}" for path in (busy if not left else [])]
+                raise WaitTimeoutError(
+                    f"machine {self.name} cannot be ended", host=self.name, evidence=evidence
+                )
+            await asyncio.sleep(0.02)
+
+    async def remove(self) -> None:
+        """Remove the machine's disk. It must have been stopped."""
+        # Renamed first: a half-removed disk must never be taken for a machine's.
+        gone = self.directory.with_name(f".gone-{self.name}")
+        if self.directory.exists():
+            await remove_tree(gone)
+            self.directory.rename(gone)
+        await remove_tree(gone)
+        await remove_tree(self.directory.with_name(f".new-{self.name}"))
+
+    def last_words(self, lines: int = 12) -> list[str]:
+        """The last lines of the console, for an error's evidence."""
+        return [line.strip() for line in read(self.console).splitlines() if line.strip()][-lines:]
+
+
+def enter(pid: int) -> list[str]:
+    """The beginning of a command that runs in all namespaces of process `pid`, with a clean environment."""
+    return [
+        "nsenter", f"--target={pid}", "--all", "--wd=/", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ]  # fmt: skip
+
+
+async def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it; one that is not there is no error."""
+    if path.is_symlink() or path.exists():
+        await asyncio.to_thread(shutil.rmtree, path)
