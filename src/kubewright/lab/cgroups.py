@@ -107,6 +107,16 @@ def place(pid: int, lab: str, machine: str) -> None:
         (path / "cgroup.procs").write_text(str(pid))
 
 
+def join(pid: int, init: int) -> None:
+    """Move a process into the machine whose PID 1 is `init`, beside its services. Raises `OSError`."""
+    theirs = read(f"/proc/{init}/cgroup")
+    for hierarchy in hierarchies():
+        path = hierarchy.mount / own_path(hierarchy, theirs).removesuffix("/init.scope")
+        if hierarchy.version == 2 and path.name == "payload":
+            path = path / "init.scope"  # one with children that have controllers takes no process itself
+        (path / "cgroup.procs").write_text(str(pid))
+
+
 def _delegate(path: Path) -> None:
     """Give the children of a version 2 cgroup every controller that it has itself.
 

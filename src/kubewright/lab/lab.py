@@ -231,6 +231,7 @@ async def down(name: str, *, events: Events) -> bool:
             phase.progress("machines have ended")
             await _remove_network(places)
             await remove_tree(places.directory)
+            _forget_context(cluster_name(name), events)
             remove_if_empty(STATE, STATE.parent)
             phase.summary(f"lab {name} removed in {time.monotonic() - started:.1f} s")
     return True
@@ -254,6 +255,21 @@ async def _remove_network(places: Places) -> None:
         if row.get("ifalias") == link_alias(places.name):
             await run(["ip", "link", "delete", row["ifname"]], check=False)
     await drop_namespace(places.namespace)
+
+
+def _forget_context(name: str, events: Events) -> None:
+    """Take the lab's context out of the kubeconfigs that kubectl reads; one that then holds nothing goes, too."""
+    from kubewright.clients import kubeconfig
+
+    for file in kubeconfig.default_files():
+        try:
+            if kubeconfig.remove_context(file, name):
+                rest = kubeconfig.load([file])
+                if not any(rest.get(section) for section in ("clusters", "contexts", "users")):
+                    file.unlink()
+                    remove_if_empty(file.parent)
+        except KubewrightError as error:
+            events.warn(f"{error.message}; the context {name} may still be in it")
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -224,11 +224,12 @@ class Machine:
         return [line.strip() for line in read(self.console).splitlines() if line.strip()][-lines:]
 
 
-def enter(pid: int) -> list[str]:
+def enter(pid: int, *, terminal: str = "") -> list[str]:
     """The beginning of a command that runs in all namespaces of process `pid`, with a clean environment."""
     return [
-        "nsenter", f"--target={pid}", "--all", "--wd=/", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+        "nsenter", f"--target={pid}", "--all", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        *([f"TERM={terminal}"] if terminal else []),
     ]  # fmt: skip
 
 
