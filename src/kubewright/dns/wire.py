@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dns.edns
 import dns.exception
@@ -28,7 +28,9 @@ _FIXED = struct.Struct("!HHIH")
 _MOST_RECORDS = 64
 """A question carries an OPT and perhaps a signature; a message that announces more is not one."""
 _OPT_SIZE = 11
+_LONGEST_NOTE = 160
 _BADVERS = dns.rcode.BADVERS
+_renderer: Any = dns.renderer.Renderer  # dnspython leaves it untyped
 
 
 class BadMessage(Exception):  # noqa: N818 - what it holds is an answer, not an error of ours
@@ -58,7 +60,7 @@ class Query:
 class Note(NamedTuple):
     """An extended error (RFC 8914): a code and words for whoever debugs."""
 
-    code: int
+    code: dns.edns.EDECode
     text: str
 
 
@@ -117,7 +119,7 @@ def render(
     authentic: bool = False,
     note: Note | None = None,
 ) -> bytes:
-    """An answer of at most `limit` bytes.
+    """An answer of at most `limit` bytes (512 or more).
 
     Where not all of `answer` fits, as many records as do are sent and TC is set: a client that cannot use TCP
     has at least those. Of the other sections, what does not fit is left out.
@@ -127,9 +129,9 @@ def render(
         flags |= dns.flags.AA
     if authentic:
         flags |= dns.flags.AD
-    options = [dns.edns.EDEOption(note.code, note.text)] if note and query.edns else []
+    options = [dns.edns.EDEOption(note.code, note.text[:_LONGEST_NOTE])] if note and query.edns else []
     reserved = _OPT_SIZE + sum(4 + len(option.to_wire() or b"") for option in options) if query.edns else 0
-    writer = dns.renderer.Renderer(query.id, flags, max(limit - reserved, 512 - reserved))
+    writer = _renderer(query.id, flags, limit - reserved)
     writer.add_question(query.name, query.rdtype, query.rdclass)
     sections = (
         (dns.renderer.ANSWER, answer),
@@ -150,7 +152,8 @@ def render(
         do = dns.flags.DO if query.do else 0
         writer.add_edns(0, (rcode >> 4) << 24 | do, PAYLOAD, options)
     writer.write_header()
-    return writer.get_wire()
+    wire: bytes = writer.get_wire()
+    return wire
 
 
 class Layout(NamedTuple):
