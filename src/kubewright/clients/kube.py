@@ -11,6 +11,7 @@ import base64
 import builtins
 import json
 import os
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -215,7 +216,8 @@ class KubeClient:
         if self._session is None:
             self._ssl = self.server.ssl_context()
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout, connector=aiohttp.TCPConnector(ssl=self._ssl, limit=32)
+                timeout=self._timeout,
+                connector=aiohttp.TCPConnector(ssl=self._ssl, limit=32, socket_factory=_watchful_socket),
             )
         return self._session
 
@@ -473,6 +475,20 @@ class KubeClient:
             await self.request("GET", path, timeout=timeout)
             return True
         return False
+
+
+def _watchful_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+    """A TCP socket that notices within half a minute that its server is gone.
+
+    A watch only listens: where a server's host dies without a word, nothing but keepalive packets tells.
+    """
+    family, kind, proto, _, _ = info
+    sock = socket.socket(family, kind, proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # Linux has them; a workstation may be something else
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock
 
 
 def object_path(api_version: str, kind: str, namespace: str = "", name: str = "") -> str:
