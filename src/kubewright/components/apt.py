@@ -52,6 +52,14 @@ class Apt:
         self._archives = self._root / "cache" / "archives"
         self._env = {"APT_CONFIG": str(self._root / "apt.conf"), "DEBIAN_FRONTEND": "noninteractive"}
 
+    def kept(self, packages: Sequence[str], *, variant: Variant = "extract") -> dict[str, str] | None:
+        """What `resolve` would return without apt and without the network, or None where it would need them."""
+        return self._kept(_key(variant, *sorted(packages)))
+
+    def kept_source(self, name: str) -> dict[str, str] | None:
+        """What `source_version` would return without apt and without the network, or None."""
+        return self._kept(_key("source", name))
+
     async def resolve(
         self,
         packages: Sequence[str],
@@ -197,10 +205,9 @@ class Apt:
         enough: Callable[[Mapping[str, str]], bool],
         activity: Activity | None,
     ) -> dict[str, str]:
-        path = self._root / "resolved" / f"{name}.json"
-        at, known = _read_kept(path)
-        if known is not None and time.time() - at < LOOK_AGAIN and enough(known):
+        if (known := self._kept(name)) is not None and enough(known):
             return known
+        path = self._root / "resolved" / f"{name}.json"
         async with self._cache.lock("apt", waiting=activity.progress if activity else None):
             at, known = _read_kept(path)
             if known is not None and time.time() - at < FRESH:
@@ -221,6 +228,10 @@ class Apt:
             beside.write_text(json.dumps({"at": time.time(), "versions": known}, indent=1))
             beside.rename(path)
             return known
+
+    def _kept(self, name: str) -> dict[str, str] | None:
+        at, known = _read_kept(self._root / "resolved" / f"{name}.json")
+        return known if time.time() - at < LOOK_AGAIN else None
 
     async def _refresh(self, activity: Activity | None) -> None:
         """Download the package index again unless it is `FRESH`. The lock is held."""

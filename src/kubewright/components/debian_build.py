@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,21 +53,20 @@ def inputs(source: Mapping[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def kubernetes(cache: Cache, apt: Apt, activity: Activity) -> Entry:
+async def kubernetes(cache: Cache, apt: Apt, events: Events) -> Entry:
     """The entry with Kubernetes' programs, built where the cache does not have it: minutes on two cores."""
-    source = await apt.source_version(
-        "kubernetes", enough=lambda found: cache.has(KIND, inputs(found)), activity=activity
-    )
+    known = apt.kept_source("kubernetes")
+    if known and (found := await cache.find(KIND, inputs(known))):
+        return found
+    async with events.phase("kubernetes-build", f"build Kubernetes {VERSION} from source") as activity:
+        source = await apt.source_version(
+            "kubernetes", enough=lambda found: cache.has(KIND, inputs(found)), activity=activity
+        )
 
-    async def build(target: Path) -> dict[str, Any]:
-        return await _build(apt, source, target, activity)
+        async def build(target: Path) -> dict[str, Any]:
+            return await _build(apt, source, target, activity)
 
-    return await cache.entry(KIND, inputs(source), build, waiting=activity.progress)
-
-
-def kept(cache: Cache) -> bool:
-    """Whether some build of Kubernetes is in the cache; cheap, for deciding what to announce."""
-    return any((cache.root / KIND).glob("[!.]*/manifest.json"))
+        return await cache.entry(KIND, inputs(source), build, waiting=activity.progress)
 
 
 async def _build(apt: Apt, source: Mapping[str, str], target: Path, activity: Activity) -> dict[str, Any]:
@@ -141,10 +139,3 @@ class _Progress:
             return
         fraction = min(self._count / _PACKAGES_COMPILED, 0.99)
         self._activity.progress(f"{self._part}: {line.removeprefix('k8s.io/kubernetes/')}", fraction)
-
-
-async def build_if_missing(cache: Cache, apt: Apt, events: Events) -> Entry:
-    """`kubernetes` as a phase of its own, so that minutes of work are seen and a warm run stays silent."""
-    title = "take Kubernetes from the cache" if kept(cache) else "build Kubernetes from Debian's source"
-    async with events.phase("kubernetes-build", f"{title} ({os.cpu_count()} cores)") as activity:
-        return await kubernetes(cache, apt, activity)

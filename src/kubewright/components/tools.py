@@ -74,7 +74,7 @@ async def run_tool(
     try:
         process = await asyncio.create_subprocess_exec(
             *_contained(), *argv, cwd=cwd, start_new_session=True,
-            env={"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/"), **(env or {})},
+            env={**_environment(), **(env or {})},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
     except OSError as error:
@@ -111,6 +111,16 @@ async def _lines(
         for raw in lines:
             line(raw)
     line(rest)
+
+
+def _environment() -> dict[str, str]:
+    """Of the user's environment what says how the network is reached; a GOFLAGS or PYTHONPATH stays out."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "HOME" or name.lower().endswith("_proxy") or name.startswith(("PIP_", "SSL_", "XDG_"))
+    }
+    return {"HOME": "/", **kept, "PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
 
 
 @lru_cache(maxsize=1)

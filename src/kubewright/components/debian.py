@@ -1,0 +1,102 @@
+"""The source `debian`: Kubernetes out of Debian's source package, and images made on this computer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from kubewright.components import agent_image
+from kubewright.components.apt import Apt
+from kubewright.components.cache import Cache, CachedFile, Entry
+from kubewright.components.debian_build import PROGRAMS, VERSION, kubernetes
+from kubewright.components.debian_images import ARCHIVE, ImageMaker, local_arch
+from kubewright.components.recipes import RECIPES
+from kubewright.components.source import Artifact, Form, Source, Want
+from kubewright.errors import ComponentError, ExitCode, leaves
+from kubewright.events import Activity, Events
+
+_AT_ONCE = 2
+"""Images made at the same time: compressing takes a core each."""
+
+
+class DebianSource(Source):
+    """Needs Debian 12 and its mirrors once; after that the cache serves without either."""
+
+    name = "debian"
+
+    def __init__(self, cache: Cache | None = None) -> None:
+        self._cache = cache or Cache()
+        self._apt = Apt(self._cache)
+
+    async def versions(self) -> Sequence[str]:
+        """The one version that Debian 12 has the source of."""
+        return [VERSION]
+
+    async def available(self, want: Want) -> bool:
+        """Whether this computer can make it: its own architecture, and what recipes exist for."""
+        return self._refusal(want) is None
+
+    async def fetch(self, wants: Sequence[Want], events: Events) -> list[Artifact]:
+        """Bring components out of the cache, made first where they are missing."""
+        for want in wants:
+            if refusal := self._refusal(want):
+                raise ComponentError(
+                    f"source {self.name!r} does not have {want}: {refusal}",
+                    exit_code=ExitCode.VERSION_UNAVAILABLE,
+                )
+        programs: dict[str, CachedFile] = {}
+        if any(want.form is Form.BINARY or want.name in PROGRAMS for want in wants):
+            programs = dict((await kubernetes(self._cache, self._apt, events)).files)
+        images = await self._images([want for want in wants if want.form is Form.IMAGE], programs, events)
+        return [
+            _artifact(want, programs[want.name])
+            if want.form is Form.BINARY
+            else _artifact(want, images[want].files[ARCHIVE], images[want].info["image_id"])
+            for want in wants
+        ]
+
+    async def _images(
+        self, wants: Sequence[Want], programs: dict[str, CachedFile], events: Events
+    ) -> dict[Want, Entry]:
+        maker = ImageMaker(self._cache, self._apt, programs)
+        agents = agent_image.AgentMaker(self._cache, self._apt)
+        images: dict[Want, Entry] = {}
+        missing: list[Want] = []
+        for want in dict.fromkeys(wants):
+            one = agents if want.name == agent_image.NAME else maker
+            if found := await one.kept(want):
+                images[want] = found
+            else:
+                missing.append(want)
+        if missing:
+            title = f"make {len(missing)} container image{'s' if len(missing) > 1 else ''}"
+            async with events.phase("images-build", title) as activity:
+                turns = asyncio.Semaphore(_AT_ONCE)
+
+                async def make(want: Want, activity: Activity) -> None:
+                    one = agents if want.name == agent_image.NAME else maker
+                    async with turns:
+                        images[want] = await one.make(want, activity)
+
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for want in missing:
+                            group.create_task(make(want, activity))
+                except BaseExceptionGroup as several:
+                    raise leaves(several)[0] from None
+        return images
+
+    def _refusal(self, want: Want) -> str | None:
+        """Why this source cannot bring `want`, or None."""
+        if want.arch != local_arch():
+            return f"it builds for this computer's architecture, {local_arch()}"
+        known = PROGRAMS if want.form is Form.BINARY else (*RECIPES, agent_image.NAME)
+        if want.name not in known:
+            return "it is not in Debian"
+        if want.name in PROGRAMS and want.version != VERSION:
+            return f"it has Kubernetes {VERSION}"
+        return None
+
+
+def _artifact(want: Want, file: CachedFile, image_id: str = "") -> Artifact:
+    return Artifact(want, file.path, file.sha256, file.size, image_id)
