@@ -60,6 +60,8 @@ class Event:
 
 Listener = Callable[[Event], None]
 
+_PROGRESS_INTERVAL = 0.2  # seconds
+
 
 class Activity:
     """What a running phase or workflow reports through."""
@@ -71,10 +73,19 @@ class Activity:
         self.started = time.monotonic()
         self._skipped: str | None = None
         self._summary: str | None = None
+        self._progressed = 0.0
         self.data: dict[str, Any] = {}
 
     def progress(self, message: str, fraction: float | None = None) -> None:
-        """Say what is going on now; `fraction` is 0 to 1."""
+        """Say what is going on now; `fraction` is 0 to 1.
+
+        Of what comes with a fraction, as often as the sender likes, a few events a second are passed on.
+        """
+        now = time.monotonic()
+        if fraction is not None:
+            if now - self._progressed < _PROGRESS_INTERVAL and fraction < 1:
+                return
+            self._progressed = now
         self._events.emit(
             Kind.PHASE_PROGRESS, message, name=self.name, host=self.host,
             elapsed=time.monotonic() - self.started, fraction=fraction,

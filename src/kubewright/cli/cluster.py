@@ -42,7 +42,6 @@ def apply(file: Path, dry_run: bool, kubeconfig: Path | None, merge: bool, outpu
     if dry_run:
         _plan(file, output)
         return
-    from kubewright.cli.summary import print_summary
     from kubewright.model.config.load import load_cluster
     from kubewright.workflows.apply import apply as workflow
 
@@ -52,6 +51,8 @@ def apply(file: Path, dry_run: bool, kubeconfig: Path | None, merge: bool, outpu
         output=output,
     )
     if output == "text":
+        from kubewright.cli.summary import print_summary
+
         print_summary(spec, outcome, retry=f"kubewright status -f {file}")
 
 

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 _PAGE = "500"
 _WATCH = 240.0
 """Seconds that one watch lasts."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _FIRST_PATIENCE, _LONGEST_PATIENCE = 2.0, 30.0
 _DISCOVERY = "discovery.k8s.io"
 
@@ -148,13 +148,13 @@ class Watcher:
                     version = await self._list(sort, source, patience)
                     self._waiting.discard(sort.name)
                     log.info("%s: %d known (%s)", sort.name, len(sort.known()), source.api_version)
-                elif failures:
-                    log.info("%s: watching again", sort.name)
                 async for kind, obj in self._client.watch(
                     source.api_version, source.kind, version=version,
                     timeout=_WATCH * random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, guards nothing
                 ):  # fmt: skip
-                    failures = 0
+                    if failures:
+                        log.info("%s: the API server answers again", sort.name)
+                        failures = 0
                     version = (obj.get("metadata") or {}).get("resourceVersion") or version
                     self._take(sort, source, kind, obj)
                 failures = 0

@@ -25,7 +25,7 @@ def open_host(spec: HostSpec, defaults: SshSpec) -> Host:
 
         return LocalHost(spec.name)
     from kubewright.hosts.ssh import SshHost
-    from kubewright.hosts.ssh_login import Target
+    from kubewright.hosts.ssh_keys import Target
 
     own = spec.ssh
     user = own.user or defaults.user or getpass.getuser()

@@ -134,10 +134,10 @@ mv -f -- "$temp" "$path" || failed 0 "$folder/"
 KILL = r"""
 group=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f3)
 [ "${group:-0}" -gt 1 ] || exit 0
-kill -TERM -- "-$group" 2>/dev/null
+kill -TERM "-$group" 2>/dev/null
 i=0
 while [ "$i" -lt 40 ] && [ -d "/proc/$1" ]; do sleep 0.05; i=$((i + 1)); done
-kill -KILL -- "-$group" 2>/dev/null
+kill -KILL "-$group" 2>/dev/null
 exit 0
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -16,83 +15,14 @@ import asyncssh
 from kubewright.errors import ExitCode, HostError
 from kubewright.hosts import scripts
 from kubewright.hosts.shell import Output, ShellHost
-from kubewright.hosts.ssh_login import Connection, Target, log_in
-from kubewright.hosts.ssh_tunnel import Tunnel
+from kubewright.hosts.ssh_keys import Target
+from kubewright.hosts.ssh_login import Connection, log_in
+from kubewright.hosts.ssh_session import WRAPPER, CommandSession
+from kubewright.hosts.ssh_tunnel import CHECK_RELAY, RELAY, Ends, Opener, Tunnel, check
 
 MAX_CHANNELS = 8
 """Commands at once on a connection. sshd's default MaxSessions is 10: some are left for ending commands."""
-
-# The shell first tells its process id, by which the command can be ended; what a login shell's start-up files
-# print before it is not the command's. root's PATH may lack the administrators' folders over SSH.
-_WRAPPER = (
-    "printf 'kubewright-pid %s\\n' $$ >&2; "
-    "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL; "
-    'exec "$@"'
-)
-_PID = re.compile(rb"kubewright-pid (\d+)\n")
 _WINDOW = 4 * 2**20
-_SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "SEGV": 11, "PIPE": 13,
-            "ALRM": 14, "TERM": 15, "USR1": 10, "USR2": 12}  # fmt: skip
-
-
-class _Session(asyncssh.SSHClientSession[bytes]):
-    """One command: collects its output and tells when it ended."""
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
-        self.pid: int | None = None
-        self.code: int | None = None
-        self.lost: Exception | None = None
-        self.ended = asyncio.Event()
-        self.started = asyncio.Event()
-        self.overflow = asyncio.Event()
-        self._head = bytearray()
-        self._room = asyncio.Event()
-        self._room.set()
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        error = datatype == asyncssh.EXTENDED_DATA_STDERR
-        if error and self.pid is None:
-            self._head += data
-            match = _PID.search(self._head)
-            if match is None:
-                return
-            self.pid = int(match[1])
-            self.started.set()
-            data = bytes(self._head[match.end() :])
-        if not self.output.add(data, error=error):
-            self.overflow.set()
-
-    def exit_status_received(self, status: int) -> None:
-        self.code = status
-
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
-        self.code = 128 + _SIGNALS.get(signal, 0)
-
-    def pause_writing(self) -> None:
-        self._room.clear()
-
-    def resume_writing(self) -> None:
-        self._room.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.pid is None:
-            self.output.add(bytes(self._head), error=True)
-        self.lost = exc
-        self.started.set()
-        self._room.set()
-        self.ended.set()
-
-    async def feed(self, channel: asyncssh.SSHClientChannel[bytes], blocks: Iterable[bytes]) -> None:
-        """Write blocks to the command's standard input as fast as it takes them, then close it."""
-        for block in blocks:
-            if self.ended.is_set():
-                return
-            with suppress(BrokenPipeError, OSError):
-                channel.write(block)
-            await self._room.wait()
-        with suppress(BrokenPipeError, OSError):
-            channel.write_eof()
 
 
 class SshHost(ShellHost):
@@ -211,7 +141,7 @@ class SshHost(ShellHost):
         *,
         sudo: bool,
     ) -> int:
-        words = [*(("sudo", "-n", "--") if sudo else ()), "sh", "-c", _WRAPPER, "kubewright", *argv]
+        words = [*(("sudo", "-n", "--") if sudo else ()), "sh", "-c", WRAPPER, "kubewright", *argv]
         channel, session = await self._channel(connection, f"exec {shlex.join(words)}", output)
         overflow = asyncio.create_task(session.overflow.wait())
         ended = asyncio.create_task(session.ended.wait())
@@ -247,12 +177,12 @@ class SshHost(ShellHost):
 
     async def _channel(
         self, connection: Connection, command: str, output: Output
-    ) -> tuple[asyncssh.SSHClientChannel[bytes], _Session]:
+    ) -> tuple[asyncssh.SSHClientChannel[bytes], CommandSession]:
         options: dict[str, Any] = {"encoding": None, "window": _WINDOW, "request_pty": False}
         while True:
             try:
                 channel, session = await connection.create_session(
-                    lambda: _Session(output), command, **options
+                    lambda: CommandSession(output), command, **options
                 )
             except asyncssh.ChannelOpenError as error:
                 if connection.is_closed():
@@ -274,12 +204,12 @@ class SshHost(ShellHost):
                 continue
             except (asyncssh.Error, OSError):
                 raise _NotStartedError from None
-            assert isinstance(session, _Session)
+            assert isinstance(session, CommandSession)
             channel.set_write_buffer_limits(high=2**20, low=2**18)
             return channel, session
 
     async def _end(
-        self, connection: Connection, channel: asyncssh.SSHClientChannel[bytes], session: _Session
+        self, connection: Connection, channel: asyncssh.SSHClientChannel[bytes], session: CommandSession
     ) -> None:
         """End a command's process group, through a session of its own, then close its channel."""
         with suppress(TimeoutError, asyncssh.Error, OSError):
@@ -297,9 +227,19 @@ class SshHost(ShellHost):
 
     @asynccontextmanager
     async def forward_tcp(self, address: str, port: int) -> AsyncIterator[tuple[str, int]]:
-        """See `Host.forward_tcp`."""
-        tunnel = Tunnel(self.name, self._connect, address, port)
-        await tunnel.check()
+        """See `Host.forward_tcp`. It outlives a connection to the host that is lost and opened again."""
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Ends]:
+            connection = await self._connect()
+            reader, writer = await connection.open_connection(address, port, encoding=None)
+            try:
+                yield reader, writer
+            finally:
+                writer.close()
+
+        await check(opened, self.name, f"{address}:{port}", unix=False)
+        tunnel = Tunnel(opened)
         server = await asyncio.start_server(tunnel.serve, "127.0.0.1", 0)
         async with tunnel.serving(server):
             host, local_port = server.sockets[0].getsockname()[:2]
@@ -307,14 +247,59 @@ class SshHost(ShellHost):
 
     @asynccontextmanager
     async def forward_unix(self, path: str) -> AsyncIterator[Path]:
-        """See `Host.forward_unix`."""
-        tunnel = Tunnel(self.name, self._connect, path, None)
-        await tunnel.check()
+        """See `Host.forward_unix`. sshd opens the socket as the user of the login; where that is not root, a
+        relay on the host does it as root, one command a connection."""
+        self._absolute([path])
+        await self._connect()
+        tunnel = Tunnel(await (self._relayed(path) if self._sudo else self._direct(path)))
         with tempfile.TemporaryDirectory(prefix="kubewright-") as folder:
             local = Path(folder) / "socket"
             server = await asyncio.start_unix_server(tunnel.serve, local)
             async with tunnel.serving(server):
                 yield local
+
+    async def _direct(self, path: str) -> Opener:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Ends]:
+            connection = await self._connect()
+            reader, writer = await connection.open_unix_connection(path, encoding=None)
+            try:
+                yield reader, writer
+            finally:
+                writer.close()
+
+        await check(opened, self.name, path, unix=True)
+        return opened
+
+    async def _relayed(self, path: str) -> Opener:
+        done = await self.shell(CHECK_RELAY, path, check=False)
+        if not done.ok:
+            if done.exit_code == 3:
+                raise HostError(
+                    f"{path} on {self.name} is not a socket",
+                    hint="is the service that listens there running?", host=self.name,
+                    exit_code=ExitCode.FAILURE,
+                )  # fmt: skip
+            raise HostError(
+                f"{path} on {self.name} is root's, and nothing there can carry a connection to it",
+                hint="install socat there, or set `ssh.user: root`", host=self.name,
+                exit_code=ExitCode.HOST_NO_PRIVILEGE,
+            )  # fmt: skip
+        # Tunnels last: they never take all of the channels from commands.
+        relays = asyncio.Semaphore(MAX_CHANNELS // 2)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Ends]:
+            async with relays, self._slot():
+                connection = await self._connect()
+                command = shlex.join(["sudo", "-n", "--", "sh", "-c", RELAY, "kubewright", path])
+                writer, reader, _ = await connection.open_session(command, encoding=None)
+                try:
+                    yield reader, writer
+                finally:
+                    writer.channel.abort()
+
+        return opened
 
     async def close(self) -> None:
         """See `Host.close`."""

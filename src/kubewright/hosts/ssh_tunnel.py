@@ -3,70 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import asyncssh
 
 from kubewright.errors import ExitCode, HostError
-from kubewright.hosts.ssh_login import Connection
 
 _BLOCK = 1 << 17
 _CHECK = 2.0
 
-Opened = tuple[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]
+Ends = tuple[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]
+Opener = Callable[[], AbstractAsyncContextManager[Ends]]
+"""Opens one connection to a tunnel's target, on whatever SSH connection the host has at that moment."""
+
+# Carries one connection to a socket that only root may open: $1 is the socket. What tools a host has differs;
+# perl is on every Debian, python3 on nearly everything else.
+RELAY = r"""
+if command -v socat >/dev/null; then exec socat -t 3600 STDIO "UNIX-CONNECT:$1"; fi
+if command -v perl >/dev/null; then exec perl -e '
+  use Socket;
+  socket(S, PF_UNIX, SOCK_STREAM, 0) && connect(S, sockaddr_un($ARGV[0])) or die "$!\n";
+  sub copy { my ($from, $to) = @_; my $b;
+    while (sysread($from, $b, 65536)) { my $o = 0;
+      while ($o < length $b) { $o += syswrite($to, $b, length($b) - $o, $o) // exit 1 } } }
+  my $child = fork // die "$!\n";
+  if (!$child) { copy(\*STDIN, \*S); shutdown(S, 1); exit }
+  copy(\*S, \*STDOUT); kill "TERM", $child; wait
+' "$1"; fi
+for python in python3 /usr/libexec/platform-python; do
+  if command -v "$python" >/dev/null; then exec "$python" -c '
+import os, socket, sys, threading
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+def up():
+    while b := os.read(0, 65536): s.sendall(b)
+    s.shutdown(socket.SHUT_WR)
+threading.Thread(target=up, daemon=True).start()
+while b := s.recv(65536):
+    while b: b = b[os.write(1, b):]
+os._exit(0)
+' "$1"; fi
+done
+exit 69
+"""
+# Exit code 3: no such socket; 69: nothing that could carry a connection.
+CHECK_RELAY = r"""
+[ -S "$1" ] || exit 3
+command -v socat || command -v perl || command -v python3 || command -v /usr/libexec/platform-python || exit 69
+"""
+
+
+async def check(open_: Opener, host: str, where: str, *, unix: bool) -> None:
+    """Raise `HostError` where sshd forbids the tunnel or the socket cannot be connected to.
+
+    A TCP port may open later, so nothing but a refusal by sshd itself counts there.
+    """
+    try:
+        async with asyncio.timeout(_CHECK), open_():
+            pass
+    except asyncssh.ChannelOpenError as error:
+        if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+            setting = "AllowStreamLocalForwarding" if unix else "AllowTcpForwarding"
+            raise HostError(
+                f"sshd on {host} forbids a tunnel to {where}",
+                hint=f"set `{setting} yes` in its sshd_config", host=host,
+                exit_code=ExitCode.HOST_NO_PRIVILEGE,
+            ) from None  # fmt: skip
+        if unix:
+            raise HostError(
+                f"{where} on {host} cannot be connected to: {error.reason}",
+                hint="is the service that listens there running?", host=host, exit_code=ExitCode.FAILURE,
+            ) from None  # fmt: skip
+    except (asyncssh.Error, OSError) as error:
+        raise HostError(f"the connection to {host} was lost: {error}", host=host) from None
+    except TimeoutError:
+        pass
 
 
 class Tunnel:
-    """What listens here for one target there. Each connection takes the host's current SSH connection, so that a
-    tunnel outlives a connection that was lost."""
+    """A server here whose connections are continued there, until it is closed with all of them."""
 
-    def __init__(
-        self, name: str, connect: Callable[[], Awaitable[Connection]], target: str, port: int | None
-    ) -> None:
-        self._name = name
-        self._connect = connect
-        self._target = target
-        self._port = port
+    def __init__(self, open_: Opener) -> None:
+        self._open = open_
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def _open(self) -> Opened:
-        connection = await self._connect()
-        if self._port is None:
-            return await connection.open_unix_connection(self._target, encoding=None)
-        return await connection.open_connection(self._target, self._port, encoding=None)
-
-    async def check(self) -> None:
-        """Raise `HostError` where sshd forbids the tunnel or the socket is not there.
-
-        A TCP port may open later, so nothing but a refusal by sshd itself counts there.
-        """
-        try:
-            async with asyncio.timeout(_CHECK):
-                _, writer = await self._open()
-                writer.close()
-        except asyncssh.ChannelOpenError as error:
-            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-                setting = "AllowTcpForwarding" if self._port else "AllowStreamLocalForwarding"
-                raise HostError(
-                    f"sshd on {self._name} forbids a tunnel to {self._where()}",
-                    hint=f"set `{setting} yes` in its sshd_config", host=self._name,
-                    exit_code=ExitCode.HOST_NO_PRIVILEGE,
-                ) from None  # fmt: skip
-            if self._port is None:
-                raise HostError(
-                    f"{self._target} on {self._name} cannot be connected to: {error.reason}",
-                    hint="is the service that listens there running?", host=self._name,
-                    exit_code=ExitCode.FAILURE,
-                ) from None  # fmt: skip
-        except (asyncssh.Error, OSError) as error:
-            raise HostError(f"the connection to {self._name} was lost: {error}", host=self._name) from None
-        except TimeoutError:
-            pass
-
-    def _where(self) -> str:
-        return self._target if self._port is None else f"{self._target}:{self._port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: both directions at once, each ending when its source ends."""
@@ -76,13 +96,10 @@ class Tunnel:
         try:
             # A target that refuses is, for our side, a connection that ends at once.
             with suppress(asyncssh.Error, OSError, HostError):
-                far_reader, far_writer = await self._open()
-                try:
+                async with self._open() as (far_reader, far_writer):
                     await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-                finally:
-                    far_writer.close()
         except asyncio.CancelledError:
-            pass
+            pass  # by `serving`, which is the only one that cancels it
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -94,7 +111,7 @@ class Tunnel:
             yield
         finally:
             server.close()
-            for task in list(self._tasks):
+            for task in self._tasks:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=2)

@@ -69,11 +69,7 @@ def member_of(pid: int, lab: str, machine: str | None = None) -> bool:
 
 def members(lab: str, machine: str | None = None) -> list[int]:
     """The processes of a lab or machine, those that only wait to be reaped left out."""
-    return [
-        pid
-        for pid in pids()
-        if member_of(pid, lab, machine) and "\nState:\tZ" not in read(f"/proc/{pid}/status")
-    ]
+    return [pid for pid in pids() if member_of(pid, lab, machine) and not _is_zombie(pid)]
 
 
 def running_labs() -> set[str]:
@@ -82,9 +78,14 @@ def running_labs() -> set[str]:
     for pid in pids():
         for line in read(f"/proc/{pid}/cgroup").splitlines():
             parts = line.split(":", 2)[-1].split("/")
-            if TOP in parts[:-1]:
+            if TOP in parts[:-1] and not _is_zombie(pid):
                 found.add(parts[parts.index(TOP) + 1])
     return found
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to take notice; it keeps its cgroup's name."""
+    return "\nState:\tZ" in read(f"/proc/{pid}/status")
 
 
 def place(pid: int, lab: str, machine: str) -> None:

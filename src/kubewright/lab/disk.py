@@ -50,9 +50,9 @@ RemainAfterExit=yes
 ExecStart=/usr/local/lib/kubewright-machine-early
 """
 
-# systemd-nspawn leaves the hierarchies of version 1 read-only. Settings of the kernel as a whole are read-only too,
-# and for this computer's sake stay so: the kubelet insists on writing the first six, Debian's own defaults and
-# common advice write the others, and so each becomes a file that only the machine sees.
+# systemd-nspawn leaves the hierarchies of version 1 read-only. Settings of the kernel as a whole are read-only
+# in a machine and, for this computer's sake, stay so: the kubelet insists on writing the first six, Debian's own
+# defaults and common advice write the others, and so each becomes a file that only the machine sees.
 EARLY_SCRIPT = """\
 #!/bin/sh
 set -eu

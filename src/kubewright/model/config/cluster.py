@@ -54,9 +54,15 @@ class SshSpec(Strict):
 class Taint(Strict):
     """A taint of a node, in Kubernetes' own form."""
 
-    key: Annotated[str, AfterValidator(syntax.qualified_name)] = Field(examples=["dedicated"])
-    value: Annotated[str, AfterValidator(syntax.label_value)] = Field(default="", examples=["database"])
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    key: Annotated[str, AfterValidator(syntax.qualified_name)] = Field(
+        description="`[prefix/]name`.", examples=["dedicated"]
+    )
+    value: Annotated[str, AfterValidator(syntax.label_value)] = Field(
+        default="", description="What a toleration is compared with.", examples=["database"]
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        description="What happens to pods that do not tolerate the taint."
+    )
 
 
 class HostSpec(Strict):

@@ -18,6 +18,7 @@ class Strict(BaseModel):
         validate_by_alias=True,
         frozen=True,
         use_attribute_docstrings=True,
+        field_title_generator=lambda name, info: info.alias or name,
     )
 
     @model_validator(mode="before")

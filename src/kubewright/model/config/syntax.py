@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 
 from kubewright.errors import ConfigError
 from kubewright.model.node import is_address, split_endpoint
@@ -180,6 +181,11 @@ def flag_name(text: str) -> str:
     if not _QUALIFIED.fullmatch(text):
         raise ValueError(f"{_short(text)} is not a flag's name")
     return text
+
+
+def or_empty(check: Callable[[str], str]) -> Callable[[str], str]:
+    """A check that lets the empty text pass, where that means "not said"."""
+    return lambda text: check(text) if text else text
 
 
 def _looks_like_ipv4(text: str) -> bool:
