@@ -141,7 +141,7 @@ class Watcher:
         while True:
             # At a cluster's start kube-proxy may not have made the API's Service address work yet, and packets to
             # it vanish: a short first patience and new connections get through the moment it has.
-            patience = min(_LONGEST_PATIENCE, _FIRST_PATIENCE * 2**failures)
+            patience = min(_LONGEST_PATIENCE, _FIRST_PATIENCE * 2 ** min(failures, 10))
             try:
                 if source is None or not version:
                     source = await sort.find(patience)
@@ -159,10 +159,8 @@ class Watcher:
                     self._take(sort, source, kind, obj)
                 failures = 0
             except ApiError as error:
-                if error.status in (
-                    404,
-                    410,
-                ):  # our version is too old for it, or it serves this kind no longer
+                # Our version is too old for it (410), or it no longer serves this kind (404): from the start, then.
+                if error.status in (404, 410):
                     version = ""
                 self._failed(sort, error.message, failures)
                 failures += 1
@@ -172,7 +170,7 @@ class Watcher:
                 failures += 1
             if failures:
                 # Jitter: when a server comes back, not everybody shall ask it in the same moment.
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
     def _failed(self, sort: Sort, why: str, before: int) -> None:
