@@ -91,9 +91,14 @@ def _syntax(error: yaml.YAMLError, text: str, source: str) -> ConfigError:
             f"{source}: line {mark.line + 1}: indented with a tab", hint="YAML is indented with spaces only"
         )
     context, began = getattr(error, "context", None), getattr(error, "context_mark", None)
+    if context and began and began.line != mark.line and "block" not in context:
+        # A quote or bracket that is never closed is noticed late: where it begins is where the mistake is.
+        problem, noticed, mark = f"{context}: {problem}", f" (noticed on line {mark.line + 1})", began
+    else:
+        noticed = ""
     return ConfigError(
-        f"{source}: line {mark.line + 1}, column {mark.column + 1}: not YAML: {problem}",
-        hint=f"{context}, which begins on line {began.line + 1}" if context and began else "",
+        f"{source}: line {mark.line + 1}, column {mark.column + 1}: not YAML: {problem}{noticed}",
+        hint="text with ':', '#' or brackets in it needs quotes; indent with the same number of spaces",
     )
 
 

@@ -1,0 +1,49 @@
+"""`kubewright config`: the schema of `cluster.yaml`, and an example of one."""
+
+from __future__ import annotations
+
+import click
+
+from kubewright.cli.output import output_option, print_document
+
+
+@click.group()
+def config() -> None:
+    """Work with configuration files and their schema."""
+
+
+@config.command()
+@click.option(
+    "--kubernetes-version",
+    metavar="VERSION",
+    help="Version whose kubeadm, kubelet and kube-proxy fields to describe; default: that of cluster.yaml.",
+)
+@output_option("json", "yaml")
+def schema(kubernetes_version: str | None, output: str) -> None:
+    """Print the JSON schema of cluster.yaml.
+
+    Editors that know JSON schema complete and check the file with it: write the schema to a file, and put
+    `# yaml-language-server: $schema=FILE` into the first line of cluster.yaml.
+    """
+    from kubewright.model.config.cluster import ClusterSpec
+    from kubewright.model.config.schema import cluster_schema
+    from kubewright.model.versions import facts_for
+
+    version = kubernetes_version or ClusterSpec.model_fields["kubernetes_version"].default
+    print_document(cluster_schema(facts_for(version, field="--kubernetes-version")), output)
+
+
+@config.command()
+def example() -> None:
+    """Print a cluster.yaml to begin with."""
+    from kubewright.model.config.example import EXAMPLE
+
+    click.echo(EXAMPLE, nl=False)
+
+
+@config.command(hidden=True)
+def reference() -> None:
+    """Print the reference of cluster.yaml (docs/cluster-yaml.md) as Markdown."""
+    from kubewright.model.config.reference import reference as page
+
+    click.echo(page(), nl=False)
