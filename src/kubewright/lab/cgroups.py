@@ -72,15 +72,19 @@ def members(lab: str, machine: str | None = None) -> list[int]:
     return [pid for pid in pids() if member_of(pid, lab, machine) and not _is_zombie(pid)]
 
 
+def lab_of(pid: int) -> str:
+    """The lab that a process belongs to, or ""."""
+    for line in read(f"/proc/{pid}/cgroup").splitlines():
+        _, _, inner = line.split(":", 2)[-1].partition(f"/{TOP}/")
+        if inner:
+            return inner.split("/")[0]
+    return ""
+
+
 def running_labs() -> set[str]:
     """The labs that have processes or a cgroup, whatever else is left of them."""
     found = {directory.name for top in _tops() for directory in _children(top)}
-    for pid in pids():
-        for line in read(f"/proc/{pid}/cgroup").splitlines():
-            parts = line.split(":", 2)[-1].split("/")
-            if TOP in parts[:-1] and not _is_zombie(pid):
-                found.add(parts[parts.index(TOP) + 1])
-    return found
+    return found | {lab for pid in pids() if (lab := lab_of(pid)) and not _is_zombie(pid)}
 
 
 def _is_zombie(pid: int) -> bool:
