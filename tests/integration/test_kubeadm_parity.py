@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import socket
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -254,6 +255,70 @@ def test_node_marks(case: Case) -> None:
     labels = dict.fromkeys(facts.control_plane_labels, "")
     taint = stored.control_plane_taint(facts)
     assert stored.node_patch(bare, labels=labels, taints=[taint]) == role_patch
+
+
+def test_kubeadm_takes_our_files_for_its_own(kubeadm: Path, tmp_path: Path) -> None:
+    """It finds each certificate and kubeconfig that it would make, knows when they end, and renews them."""
+    spec = ClusterSpec.model_validate({"hosts": [{"name": "cp1", "address": "local"}]})
+    cluster, now = default_cluster_configuration(spec), datetime.now(UTC)
+    etc = tmp_path / "etc/kubernetes"
+    made: dict[str, x509.KeyPair] = {}
+    for want in [*pki.cluster_cas(cluster), *pki.control_plane_certs(cluster, NODE)]:
+        fresh = x509.new_key(want.key_kind)
+        made[want.name] = (
+            x509.self_signed_ca(want, fresh, now)
+            if want.is_ca
+            else x509.sign(want, fresh, made[want.ca], now)
+        )
+        put(etc / "pki" / f"{want.base}.crt", made[want.name].cert)
+        put(etc / "pki" / f"{want.base}.key", made[want.name].key.reveal())
+    signing = x509.new_key()
+    put(etc / "pki" / pki.SERVICE_ACCOUNT_KEY, signing.reveal())
+    put(etc / "pki" / pki.SERVICE_ACCOUNT_PUBLIC_KEY, x509.public_key(signing))
+    for config in kubeconfig.control_plane_kubeconfigs(cluster, NODE):
+        pair = x509.sign(config.cert, x509.new_key(), made["ca"], now)
+        document = kubeconfig.with_certificate(config, made["ca"].cert, pair)
+        put(etc / config.file, kubeconfig.dump(document).reveal())
+    before = {path: path.read_bytes() for path in etc.rglob("*") if path.is_file()}
+
+    init = [
+        {
+            "apiVersion": "kubeadm.k8s.io/v1beta2", "kind": "InitConfiguration",
+            "localAPIEndpoint": {"advertiseAddress": NODE.advertise_address},
+            "nodeRegistration": {"name": NODE.name, "criSocket": SOCKET},
+        },
+        to_v1beta2(cluster),
+    ]  # fmt: skip
+    put(tmp_path / "kubeadm.yaml", yaml.safe_dump_all(init).encode())
+    for phase in ("certs", "kubeconfig"):
+        said = run(kubeadm, tmp_path, "init", "phase", phase, "all", "--config", "/kubeadm.yaml")
+        assert "Generating" not in said
+        assert "Writing" not in said
+    assert {path: path.read_bytes() for path in etc.rglob("*") if path.is_file()} == before
+
+    expiry = run(kubeadm, tmp_path, "certs", "check-expiration", "--config", "/kubeadm.yaml")
+    assert expiry.count("364d") == 10
+    assert "MISSING" not in expiry
+    run(kubeadm, tmp_path, "certs", "renew", "all", "--config", "/kubeadm.yaml")
+    for want in pki.control_plane_certs(cluster, NODE):
+        file = etc / "pki" / f"{want.base}.crt"
+        assert file.read_bytes() != before[file]
+        assert x509.matches(file.read_bytes(), want, now=datetime.now(UTC), ca=made[want.ca].cert) == []
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    path.write_bytes(content)
+
+
+def run(kubeadm: Path, root: Path, *args: str) -> str:
+    """What kubeadm says, run with `root` as its root directory."""
+    done = subprocess.run(
+        [str(kubeadm), "--rootfs", str(root), *args], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def with_our_additions(theirs: dict[str, Any]) -> None:
