@@ -120,7 +120,7 @@ def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[s
 def etcd_args(
     cluster: ClusterConfiguration, node: ControlPlaneNode, members: Sequence[EtcdMember] = ()
 ) -> dict[str, str]:
-    """The arguments of a stacked etcd member; with `members`, itself among them, it joins a cluster that exists."""
+    """The arguments of a stacked etcd member; with `members`, itself among them, it joins an existing cluster."""
     certs, local = f"{cluster.certificates_dir}/etcd", cluster.etcd.local
     client, peer = client_url(node.advertise_address), peer_url(node.advertise_address)
     args = {
