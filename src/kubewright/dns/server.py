@@ -56,6 +56,8 @@ class DnsServer:
         self.index = Index()
         self.knowledge: Knowledge | None = None
         self.stopping = False
+        self.opened = asyncio.Event()
+        """Set once all sockets answer."""
         zone = Zone(self.index, opts.domain, ttl=opts.ttl, pods=opts.pods)
         self.forwarder = Forwarder(upstreams(opts.upstreams, opts.resolv_conf), self.metrics)
         self._resolver = Resolver(zone, self.forwarder, synced=lambda: self.synced)
@@ -112,6 +114,7 @@ class DnsServer:
                 await listener.start()
             for each in self.udp:
                 each.start()
+            self.opened.set()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.guard.run())]
                 if self.knowledge is not None:

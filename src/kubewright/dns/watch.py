@@ -159,7 +159,7 @@ class Watcher:
                     self._take(sort, source, kind, obj)
                 failures = 0
             except ApiError as error:
-                # Our version is too old for it (410), or it no longer serves this kind (404): from the start, then.
+                # It no longer knows our version (410) or serves this kind (404): from the start, then.
                 if error.status in (404, 410):
                     version = ""
                 self._failed(sort, error.message, failures)
