@@ -14,11 +14,11 @@ import asyncssh
 
 from kubewright.errors import ExitCode, HostError
 from kubewright.hosts import scripts
-from kubewright.hosts.shell import Output, ShellHost
+from kubewright.hosts.shell import Output, ShellHost, tail
 from kubewright.hosts.ssh_keys import Target
 from kubewright.hosts.ssh_login import Connection, log_in
 from kubewright.hosts.ssh_session import WRAPPER, CommandSession
-from kubewright.hosts.ssh_tunnel import CHECK_RELAY, RELAY, Ends, Opener, Tunnel, check
+from kubewright.hosts.ssh_tunnel import RELAY, Ends, Opener, Tunnel, check_tcp, check_unix
 
 MAX_CHANNELS = 8
 """Commands at once on a connection. sshd's default MaxSessions is 10: some are left for ending commands."""
@@ -238,7 +238,7 @@ class SshHost(ShellHost):
             finally:
                 writer.close()
 
-        await check(opened, self.name, f"{address}:{port}", unix=False)
+        await check_tcp(opened, self.name, f"{address}:{port}")
         tunnel = Tunnel(opened)
         server = await asyncio.start_server(tunnel.serve, "127.0.0.1", 0)
         async with tunnel.serving(server):
@@ -251,14 +251,16 @@ class SshHost(ShellHost):
         relay on the host does it as root, one command a connection."""
         self._absolute([path])
         await self._connect()
-        tunnel = Tunnel(await (self._relayed(path) if self._sudo else self._direct(path)))
+        opened = self._relay(path) if self._sudo else self._direct(path)
+        await check_unix(opened, self.name, path)
+        tunnel = Tunnel(opened)
         with tempfile.TemporaryDirectory(prefix="kubewright-") as folder:
             local = Path(folder) / "socket"
             server = await asyncio.start_unix_server(tunnel.serve, local)
             async with tunnel.serving(server):
                 yield local
 
-    async def _direct(self, path: str) -> Opener:
+    def _direct(self, path: str) -> Opener:
         @asynccontextmanager
         async def opened() -> AsyncIterator[Ends]:
             connection = await self._connect()
@@ -268,33 +270,26 @@ class SshHost(ShellHost):
             finally:
                 writer.close()
 
-        await check(opened, self.name, path, unix=True)
         return opened
 
-    async def _relayed(self, path: str) -> Opener:
-        done = await self.shell(CHECK_RELAY, path, check=False)
-        if not done.ok:
-            if done.exit_code == 3:
-                raise HostError(
-                    f"{path} on {self.name} is not a socket",
-                    hint="is the service that listens there running?", host=self.name,
-                    exit_code=ExitCode.FAILURE,
-                )  # fmt: skip
-            raise HostError(
-                f"{path} on {self.name} is root's, and nothing there can carry a connection to it",
-                hint="install socat there, or set `ssh.user: root`", host=self.name,
-                exit_code=ExitCode.HOST_NO_PRIVILEGE,
-            )  # fmt: skip
+    def _relay(self, path: str) -> Opener:
         # Tunnels last: they never take all of the channels from commands.
         relays = asyncio.Semaphore(MAX_CHANNELS // 2)
+        command = shlex.join(["sudo", "-n", "--", "sh", "-c", RELAY, "kubewright", path])
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Ends]:
             async with relays, self._slot():
                 connection = await self._connect()
-                command = shlex.join(["sudo", "-n", "--", "sh", "-c", RELAY, "kubewright", path])
-                writer, reader, _ = await connection.open_session(command, encoding=None)
+                writer, reader, errors = await connection.open_session(command, encoding=None)
                 try:
+                    if await reader.read(1) != b"+":
+                        said = tail(await errors.read())
+                        raise HostError(
+                            f"{path} on {self.name} cannot be connected to as root: {' '.join(said)}",
+                            hint="is the service that listens there running? a tunnel there needs perl or python3",
+                            host=self.name, evidence=said, exit_code=ExitCode.FAILURE,
+                        )  # fmt: skip
                     yield reader, writer
                 finally:
                     writer.channel.abort()

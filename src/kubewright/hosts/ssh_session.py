@@ -84,6 +84,8 @@ class CommandSession(asyncssh.SSHClientSession[bytes]):
                 return
             with suppress(BrokenPipeError, OSError):
                 channel.write(block)
+            # Give way even where there is room: the loss of the connection must be able to show.
+            await asyncio.sleep(0)
             await self._room.wait()
         with suppress(BrokenPipeError, OSError):
             channel.write_eof()

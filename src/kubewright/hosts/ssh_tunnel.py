@@ -18,13 +18,13 @@ Ends = tuple[asyncssh.SSHReader[bytes], asyncssh.SSHWriter[bytes]]
 Opener = Callable[[], AbstractAsyncContextManager[Ends]]
 """Opens one connection to a tunnel's target, on whatever SSH connection the host has at that moment."""
 
-# Carries one connection to a socket that only root may open: $1 is the socket. What tools a host has differs;
-# perl is on every Debian, python3 on nearly everything else.
+# Carries one connection to a socket that only root may open: $1 is the socket. A "+" says that it is connected.
+# perl is on every Debian, and python3 on nearly everything else.
 RELAY = r"""
-if command -v socat >/dev/null; then exec socat -t 3600 STDIO "UNIX-CONNECT:$1"; fi
 if command -v perl >/dev/null; then exec perl -e '
   use Socket;
   socket(S, PF_UNIX, SOCK_STREAM, 0) && connect(S, sockaddr_un($ARGV[0])) or die "$!\n";
+  syswrite(STDOUT, "+");
   sub copy { my ($from, $to) = @_; my $b;
     while (sysread($from, $b, 65536)) { my $o = 0;
       while ($o < length $b) { $o += syswrite($to, $b, length($b) - $o, $o) // exit 1 } } }
@@ -35,7 +35,10 @@ if command -v perl >/dev/null; then exec perl -e '
 for python in python3 /usr/libexec/platform-python; do
   if command -v "$python" >/dev/null; then exec "$python" -c '
 import os, socket, sys, threading
-s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+try: s.connect(sys.argv[1])
+except OSError as error: sys.exit(error.strerror)
+os.write(1, b"+")
 def up():
     while b := os.read(0, 65536): s.sendall(b)
     s.shutdown(socket.SHUT_WR)
@@ -45,36 +48,40 @@ while b := s.recv(65536):
 os._exit(0)
 ' "$1"; fi
 done
+echo 'there is neither perl nor python3' >&2
 exit 69
 """
-# Exit code 3: no such socket; 69: nothing that could carry a connection.
-CHECK_RELAY = r"""
-[ -S "$1" ] || exit 3
-command -v socat || command -v perl || command -v python3 || command -v /usr/libexec/platform-python || exit 69
-"""
 
 
-async def check(open_: Opener, host: str, where: str, *, unix: bool) -> None:
-    """Raise `HostError` where sshd forbids the tunnel or the socket cannot be connected to.
-
-    A TCP port may open later, so nothing but a refusal by sshd itself counts there.
-    """
+async def check_tcp(opened: Opener, host: str, where: str) -> None:
+    """Raise `HostError` where sshd forbids a tunnel. Anything else may still change: a port may open later."""
     try:
-        async with asyncio.timeout(_CHECK), open_():
+        async with asyncio.timeout(_CHECK), opened():
             pass
     except asyncssh.ChannelOpenError as error:
         if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-            setting = "AllowStreamLocalForwarding" if unix else "AllowTcpForwarding"
             raise HostError(
                 f"sshd on {host} forbids a tunnel to {where}",
-                hint=f"set `{setting} yes` in its sshd_config", host=host,
+                hint="set `AllowTcpForwarding yes` in its sshd_config", host=host,
                 exit_code=ExitCode.HOST_NO_PRIVILEGE,
             ) from None  # fmt: skip
-        if unix:
-            raise HostError(
-                f"{where} on {host} cannot be connected to: {error.reason}",
-                hint="is the service that listens there running?", host=host, exit_code=ExitCode.FAILURE,
-            ) from None  # fmt: skip
+    except (asyncssh.Error, OSError) as error:
+        raise HostError(f"the connection to {host} was lost: {error}", host=host) from None
+    except TimeoutError:
+        pass
+
+
+async def check_unix(opened: Opener, host: str, path: str) -> None:
+    """Raise `HostError` where a socket cannot be connected to. sshd says the same for each of the reasons."""
+    try:
+        async with asyncio.timeout(_CHECK), opened():
+            pass
+    except asyncssh.ChannelOpenError:
+        raise HostError(
+            f"{path} on {host} cannot be connected to",
+            hint="is the service that listens there running, and does sshd allow it (AllowStreamLocalForwarding)?",
+            host=host, exit_code=ExitCode.FAILURE,
+        ) from None  # fmt: skip
     except (asyncssh.Error, OSError) as error:
         raise HostError(f"the connection to {host} was lost: {error}", host=host) from None
     except TimeoutError:
