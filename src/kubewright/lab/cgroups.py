@@ -92,13 +92,25 @@ def _is_zombie(pid: int) -> bool:
     return "\nState:\tZ" in read(f"/proc/{pid}/status")
 
 
+def unified(lab: str, machine: str) -> Path | None:
+    """A machine's cgroup in the hierarchy of version 2, or None where there is no such hierarchy."""
+    return next((_below(found) / TOP / lab / machine for found in hierarchies() if found.version == 2), None)
+
+
+def _below(hierarchy: Hierarchy) -> Path:
+    """Where the labs of this process go: its own cgroup, or the root of the only hierarchy there is.
+
+    With version 2 alone, a cgroup that holds processes gives its children no controllers (cgroups(7)).
+    """
+    if hierarchy.version == 2 and len(hierarchies()) == 1:
+        return hierarchy.mount
+    return hierarchy.mount / own_path(hierarchy, read("/proc/self/cgroup")).partition(f"{TOP}/")[0]
+
+
 def place(pid: int, lab: str, machine: str) -> None:
     """Make a machine's cgroup in every hierarchy and move a process there. Raises `OSError`."""
-    own = read("/proc/self/cgroup")
     for hierarchy in hierarchies():
-        path = hierarchy.mount
-        if hierarchy.version == 1 or len(hierarchies()) > 1:
-            path /= own_path(hierarchy, own).partition(f"{TOP}/")[0]
+        path = _below(hierarchy)
         for part in (TOP, lab, machine):
             if hierarchy.version == 2:
                 _delegate(path)

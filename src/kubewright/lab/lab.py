@@ -175,18 +175,16 @@ async def _run_machine(
     lab: Lab, machine: Machine, network: LabNetwork, attached: bool, events: Events
 ) -> None:
     async with events.phase("machine-boot", "boot the machine", host=machine.name) as phase:
-        pid = machine.pid()
-        if pid is None:
+        runs = attached and machine.pid() is not None
+        if not runs:
             await machine.stop()  # what a killed run left of it
-            await machine.start(network)
-        elif not attached:
-            await network.attach(machine.plan, pid)
+            machine.start(network)
         state = await machine.ready(phase.progress)
         if state == "degraded":
             events.warn(f"some units failed: kubewright lab exec {lab.name} {machine.name} -- systemctl --failed",
                         host=machine.name)  # fmt: skip
         await _know_neighbours(lab.plan, machine)
-        if pid is not None and attached:
+        if runs:
             phase.skip("the machine runs")
         else:
             phase.summary("machine booted")

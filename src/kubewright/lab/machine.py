@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kubewright.errors import KubewrightError, WaitTimeoutError
 from kubewright.lab import cgroups
-from kubewright.lab.network import LabNetwork
+from kubewright.lab.network import MACHINE_SETTINGS, LabNetwork, attach_script, machine_commands
 from kubewright.lab.plan import MachinePlan
 from kubewright.lab.proc import namespace_pids, read, run
 
@@ -22,19 +22,39 @@ BOOT_DEADLINE = 90.0
 STOP_DEADLINE = 15.0
 """Seconds in which killed processes must be gone."""
 
-# The machine's first process. It waits in namespaces of its own until it has been given a cgroup and a network; if
+# The machine's first process. It waits in a mount namespace of its own until it has been given its cgroups; if
 # whoever started it dies before that, `read` ends, and so does all of this. The root is mounted where only the
 # machine and its nspawn see it, and nspawn's own files (/run/systemd/nspawn, /tmp/nspawn-root-*) go to a /run and
-# a /tmp that end with it.
+# a /tmp that end with it. nspawn ends with code 133 where the machine wants to start again; as on any computer,
+# that is with a fresh network.
 _LAUNCH = """
 set -eu
 read -r go
 [ "$go" = go ]
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+exec 9< "$BRIDGE"
+mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$DISK/upper,workdir=$DISK/work" "$DISK/root"
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-shift 2
-exec systemd-nspawn "$@" < /dev/null
+if [ -n "$UNIFIED" ]; then
+    mkdir -p "$UNIFIED/launcher"
+    echo $$ > "$UNIFIED/launcher/cgroup.procs"
+fi
+while :; do
+    code=0
+    unshare --net sh -c "$BOOT" sh "$@" || code=$?
+    [ "$code" -eq 133 ] || exit "$code"
+done
+"""
+_BOOT = """
+set -eu
+[ -z "$UNIFIED" ] || echo $$ > "$UNIFIED/cgroup.procs"
+nsenter --net=/proc/$$/fd/9 sh -c "$ATTACH" sh $$
+for setting in $SETTINGS; do
+    file=/proc/sys/${setting%%=*}
+    [ ! -e "$file" ] || echo "${setting#*=}" > "$file"
+done
+echo "$ADDRESSES" | ip -batch -
+exec systemd-nspawn "$@" < /dev/null 9<&-
 """
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -73,7 +93,7 @@ class Machine:
         """Everything that runs in the machine, and its nspawn."""
         return cgroups.members(self.lab, self.name)
 
-    async def start(self, network: LabNetwork) -> None:
+    def start(self, network: LabNetwork) -> None:
         """Start the machine and return at once; `ready` waits for it. Raises `KubewrightError`."""
         root = (self.directory / "base").readlink()
         if not root.is_dir():
@@ -83,34 +103,46 @@ class Machine:
             )  # fmt: skip
         with self.console.open("wb") as console:
             # Not asyncio's: that kills what it started when the event loop ends.
-            process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
-                ["unshare", "--mount", "--net", "--propagation", "slave", "sh", "-c", _LAUNCH, "sh",
-                 str(root), str(self.directory), *self._nspawn_arguments()],
+            process = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _LAUNCH, "sh",
+                 *self._nspawn_arguments()],
                 stdin=subprocess.PIPE, stdout=console, stderr=console, start_new_session=True, cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "SYSTEMD_SECCOMP": "0",
-                     "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"},
+                env=self._environment(root, network),
             )  # fmt: skip
         assert process.stdin is not None
         _children[process.pid] = process
         try:
             cgroups.place(process.pid, self.lab, self.name)
-            await self._unshared(process)
-            await network.detach(self.plan)
-            await network.attach(self.plan, process.pid)
             process.stdin.write(b"go\n")
             process.stdin.flush()
-        except BaseException as error:
+        except OSError as error:
             process.kill()
-            if isinstance(error, OSError):
-                raise KubewrightError(
-                    f"machine {self.name} cannot be started: {error}",
-                    host=self.name,
-                    evidence=self.last_words(),
-                ) from error
+            raise KubewrightError(
+                f"machine {self.name} cannot be started: {error}", host=self.name, evidence=self.last_words()
+            ) from error
+        except BaseException:
+            process.kill()
             raise
         finally:
             with contextlib.suppress(OSError):
                 process.stdin.close()
+
+    def _environment(self, root: Path, network: LabNetwork) -> dict[str, str]:
+        """What the launching scripts, and systemd-nspawn itself, read."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "BASE": str(root),
+            "DISK": str(self.directory),
+            "BRIDGE": str(network.namespace),
+            "UNIFIED": str(cgroups.unified(self.lab, self.name) or ""),
+            "BOOT": _BOOT,
+            "ATTACH": attach_script(self.plan),
+            "SETTINGS": " ".join(MACHINE_SETTINGS),
+            "ADDRESSES": machine_commands(network.plan, self.plan),
+            "SYSTEMD_SECCOMP": "0",
+            "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+        }
 
     def _nspawn_arguments(self) -> list[str]:
         """The host name is the node's name; the machine's name, which nspawn wants unique, has the lab's in it."""
@@ -121,23 +153,6 @@ class Machine:
             "--bind=/dev/kmsg", f"--bind={self.directory / 'containerd'}:/var/lib/containerd",
             "--link-journal=no", "--resolv-conf=off", "--timezone=off",
         ]  # fmt: skip
-
-    async def _unshared(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until `unshare` has made the namespaces: until then its network would be this computer's own."""
-        ours = Path("/proc/self/ns/net").readlink()
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError):
-                in_place = Path(f"/proc/{process.pid}/ns/net").readlink() != ours
-                if in_place and read(f"/proc/{process.pid}/comm").strip() == "sh":
-                    return
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise KubewrightError(
-                    f"machine {self.name} got no namespaces of its own",
-                    host=self.name,
-                    evidence=self.last_words(),
-                )
-            await asyncio.sleep(0.005)
 
     async def ready(self, progress: Callable[[str], None] = lambda _: None) -> str:
         """Wait until sshd answers and systemd has booted; returns systemd's state, `running` or `degraded`.

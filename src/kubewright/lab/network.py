@@ -29,7 +29,7 @@ _GATEWAY_SETTINGS = (
     "net/bridge/bridge-nf-call-ip6tables=0",
     "net/bridge/bridge-nf-call-arptables=0",
 )
-_MACHINE_SETTINGS = (
+MACHINE_SETTINGS = (
     # A new namespace takes over this computer's settings (ip-sysctl: devconf_inherit_init_net). A machine begins
     # as Debian comes: preparing a host for Kubernetes is the work of `apply`.
     "net/ipv4/ip_forward=0",
@@ -84,11 +84,6 @@ class LabNetwork:
         code, out, _ = await run(["ip", "-j", "address", "show", "dev", self.plan.link], check=False)
         return code == 0 and f'"{self.plan.computer_address}"' in out
 
-    async def attach(self, machine: MachinePlan, pid: int) -> None:
-        """Give the network namespace of process `pid` its link to the bridge, its address and its routes."""
-        await self._inside(attach_commands(machine, pid))
-        await self._at(["--target", str(pid)], machine_commands(self.plan, machine), _MACHINE_SETTINGS)
-
     async def attached(self) -> set[str]:
         """The ports of the bridge that are there; none where the bridge is not."""
         return await self._inner_links() if is_mounted(self.namespace) else set()
@@ -104,12 +99,7 @@ class LabNetwork:
         return {row["ifname"] for row in json.loads(out or "[]")}
 
     async def _inside(self, commands: str, settings: Sequence[str] = ()) -> None:
-        await self._at([], commands, settings, f"--net={self.namespace}")
-
-    async def _at(
-        self, target: list[str], commands: str, settings: Sequence[str] = (), net: str = "--net"
-    ) -> None:
-        enter = ["nsenter", *target, net]
+        enter = ["nsenter", f"--net={self.namespace}"]
         if settings:
             await run([*enter, "sh", "-c", _SET, "sh", *settings])
         await run([*enter, "ip", "-batch", "-"], stdin=commands.encode())
@@ -150,11 +140,15 @@ def computer_commands(plan: LabPlan) -> str:
     )
 
 
-def attach_commands(machine: MachinePlan, pid: int) -> str:
-    """For `ip -batch` in the bridge's namespace: a pair of links, the other end in the namespace of `pid`."""
+def attach_script(machine: MachinePlan) -> str:
+    """For a shell in the bridge's namespace: a pair of links, its other end in the namespace of process $1.
+
+    A port of the machine's former start may still be there: the kernel dissolves namespaces when it finds time.
+    """
     return (
-        f"link add {machine.port} type veth peer name eth0 address {machine.mac} netns {pid}\n"
-        f"link set {machine.port} master br0 up\n"
+        f"ip link delete {machine.port} 2> /dev/null || true; "
+        f'ip link add {machine.port} type veth peer name eth0 address {machine.mac} netns "$1" && '
+        f"ip link set {machine.port} master br0 up"
     )
 
 
