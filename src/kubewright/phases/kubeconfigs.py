@@ -9,26 +9,26 @@ from typing import ClassVar
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import kubeconfig, x509
-from kubewright.model.config.kubeadm import ClusterConfiguration
 from kubewright.model.kubeconfig import KubeconfigSpec
-from kubewright.model.node import ControlPlaneNode
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.pki import Pki
+from kubewright.phases.pki import Authorities
 
 
 class Kubeconfigs(Phase):
-    """admin, kubelet, controller manager and scheduler. After `run`, `admin` holds admin.conf's bytes."""
+    """Kubeconfigs with certificates of our own. After `run`, `admin` holds admin.conf's bytes if it is one of
+    them."""
 
     name: ClassVar[str] = "kubeconfig"
     title: ClassVar[str] = "write kubeconfigs"
 
     def __init__(
-        self, node: Node, cluster: ClusterConfiguration, control_plane: ControlPlaneNode, certs: Pki
+        self, node: Node, specs: Sequence[KubeconfigSpec], certs: Authorities, name: str = "kubeconfig"
     ) -> None:
         self._node = node
         self.host_name = node.name
-        self._specs = kubeconfig.control_plane_kubeconfigs(cluster, control_plane)
+        self.name = name  # type: ignore[misc]  # the kubelet's comes before the others
+        self._specs = specs
         self._certs = certs
         self._wanted: list[KubeconfigSpec] = []
         self.admin = b""

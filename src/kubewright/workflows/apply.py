@@ -15,7 +15,7 @@ from kubewright.components.open import open_source
 from kubewright.errors import ConfigError
 from kubewright.events import Events
 from kubewright.hosts.local import LocalHost
-from kubewright.model import kubeconfig, manifests, tokens, x509
+from kubewright.model import kubeconfig, manifests, pki, tokens, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.objects import to_yaml
@@ -30,7 +30,7 @@ from kubewright.phases.node import Node
 from kubewright.phases.nodes import NodeMarks, NodesReady
 from kubewright.phases.objects import Objects
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.pki import Pki
+from kubewright.phases.pki import Authorities, Certificates
 from kubewright.phases.prepare import Kernel, Packages, Runtime
 from kubewright.phases.rollout import Rollout
 from kubewright.secret import Secret
@@ -39,6 +39,10 @@ from kubewright.workflows.fleet import AbandonedError, on_all, open_fleet
 
 # Long enough for a slow host's join, short enough that a token that a killed run left is no risk.
 _TOKEN_LIFETIME = timedelta(minutes=30)
+
+# The controllers come when there is an API to control: before that they would only take its processor time, and
+# give up after 10 s, to be started again after a longer pause each time.
+_FIRST_PODS = (manifests.ETCD, manifests.API_SERVER)
 
 
 @dataclass
@@ -113,11 +117,13 @@ class _Run:
             self._outcome.nodes = [node.name for node in nodes]
             self._outcome.endpoint = self._want.endpoint(self._first)
             await self._fetch()
-            work: dict[str, Awaitable[None]] = {node.name: self._worker(node) for node in nodes}
-            work[self._first.name] = self._control_plane(self._first)
+            work: dict[str, Awaitable[None]] = {
+                node.name: self._control_plane(node) if node is self._first else self._worker(node)
+                for node in nodes
+            }
             async with self._tunnel:
                 await on_all(work)
-                if not self._dry:
+                if self._api.exception() is None:
                     await self._settle(kubeconfig_out, merge)
         return self._outcome
 
@@ -140,19 +146,17 @@ class _Run:
     # -- hosts ------------------------------------------------------------------------------------------------
 
     async def _prepare(self, node: Node) -> bool:
-        """Everything that a node needs before its kubelet starts; whether the kubelet's program is another."""
+        """What a node's kubelet needs before it starts; whether its program is another than before."""
         await self._do(Packages(node))
         await self._do(Kernel(node))
         driver = self._want.kubelet_config(self._first).get("cgroupDriver", "cgroupfs")
         await self._do(Runtime(node, pause_image=self._want.images["pause"], cgroup_driver=driver))
-        first, _ = self._want.node_images(node)
         programs = await self._do(Programs(node, self._artifacts.of(self._want.programs(node))))
-        await self._do(Images(node, self._artifacts.of(first)))
         return any(change.target.endswith("/kubelet") for change in programs)
 
-    async def _more_images(self, node: Node) -> None:
-        _, rest = self._want.node_images(node)
-        await self._do(Images(node, self._artifacts.of(rest), "more-images"))
+    async def _images(self, node: Node, *, first: bool) -> None:
+        wants = self._want.node_images(node)[0 if first else 1]
+        await self._do(Images(node, self._artifacts.of(wants), "images" if first else "more-images"))
 
     async def _control_plane(self, node: Node) -> None:
         try:
@@ -163,33 +167,56 @@ class _Run:
                 self._api.exception()  # seen: without workers nobody else asks for it
 
     async def _control_plane_up(self, node: Node) -> None:
+        """The kubelet comes first: it looks for a Docker for 5 s before it starts its first Pod, and all that
+        the static Pods need is made meanwhile. Their manifests come last, for a Pod whose image is not there
+        yet would be pulled, and then wait for its next turn."""
         want = self._want
         control_plane = want.control_plane(node)
-        certs = Pki(node, want.cluster, control_plane)
-        configs = Kubeconfigs(node, want.cluster, control_plane, certs)
+        directory = want.cluster.certificates_dir
+        certs = Authorities(node, directory, pki.cluster_cas(want.cluster))
+        specs = kubeconfig.control_plane_kubeconfigs(want.cluster, control_plane)
+        of_kubelet = [spec for spec in specs if spec.file == kubeconfig.KUBELET]
+        others = Kubeconfigs(node, [spec for spec in specs if spec not in of_kubelet], certs)
+        leaves = Certificates(
+            node, directory, pki.control_plane_certs(want.cluster, control_plane),
+            authorities=certs, service_account=pki.key_kind(want.cluster),
+        )  # fmt: skip
 
-        async def files() -> None:
+        async def kubelet_credentials() -> None:
             await self._do(certs)
-            await self._do(configs)
-            pods = manifests.static_pods(
-                want.cluster, control_plane, want.facts, ca_dirs=await ca_directories(node.host)
-            )
-            await self._do(StaticPods(node, pods))
+            await self._do(Kubeconfigs(node, of_kubelet, certs, "kubeconfig-kubelet"))
+
+        async def kubelet() -> None:
+            config = to_yaml(want.kubelet_config(node)).decode()
+            await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=prepared.result()))
 
         async with asyncio.TaskGroup() as group:
             prepared = group.create_task(self._prepare(node))
-            group.create_task(files())
-        config = to_yaml(want.kubelet_config(node)).decode()
-        await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=prepared.result()))
+            group.create_task(kubelet_credentials())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._more_images(node))
-            if configs.admin:
-                group.create_task(self._in_cluster(node, configs.admin, certs.ca.cert))
+            group.create_task(kubelet())
+            group.create_task(self._images(node, first=True))
+            group.create_task(self._do(leaves))
+            group.create_task(self._do(others))
+        pods = manifests.static_pods(
+            want.cluster, control_plane, want.facts, ca_dirs=await ca_directories(node.host)
+        )
+        await self._do(StaticPods(node, {name: pods[name] for name in pods if name in _FIRST_PODS}))
+        controllers = StaticPods(
+            node, {name: pods[name] for name in pods if name not in _FIRST_PODS}, "controllers"
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._images(node, first=False))
+            if others.admin:
+                group.create_task(self._in_cluster(node, others.admin, certs.ca.cert, controllers))
+            else:
+                group.create_task(self._do(controllers))
 
     async def _worker(self, node: Node) -> None:
         changed = await self._prepare(node)
+        await self._images(node, first=True)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._more_images(node))
+            group.create_task(self._images(node, first=False))
             group.create_task(self._join(node, changed))
 
     async def _join(self, node: Node, program_changed: bool) -> None:
@@ -243,7 +270,7 @@ class _Run:
 
     # -- the cluster ------------------------------------------------------------------------------------------
 
-    async def _in_cluster(self, node: Node, admin: bytes, ca: bytes) -> None:
+    async def _in_cluster(self, node: Node, admin: bytes, ca: bytes, controllers: StaticPods) -> None:
         want = self._want
         # Through the control plane's own address, which its own host reaches whatever the endpoint does.
         self._admin = kubeconfig.load(admin, "admin.conf")
@@ -252,26 +279,34 @@ class _Run:
         )
         if not self._dry:
             await self._do(ApiServerUp(node, kube, deadline=240))
-        self._api.set_result((kube, ca))
-        objects = {
-            "upload-config": (want.bootstrap_objects(node, ca), "upload the configuration"),
+        upload = Objects(kube, want.bootstrap_objects(node, ca), "upload-config", "upload the configuration")
+        addons = {
             "kube-proxy": (want.proxy_objects(node), "deploy kube-proxy"),
             "network": (want.network_objects(node), "deploy the pod network"),
-            "dns": (want.dns_objects(), "deploy cluster DNS"),
         }
         async with asyncio.TaskGroup() as group:
-            for name, (items, title) in objects.items():
+            group.create_task(self._do(controllers))
+            uploaded = group.create_task(self._do(upload))
+            for name, (items, title) in addons.items():
                 group.create_task(self._do(Objects(kube, items, name, title)))
             group.create_task(self._do(self._marks(kube, node)))
+            await uploaded
+            self._api.set_result((kube, ca))
 
     async def _settle(self, kubeconfig_out: Path | None, merge: bool) -> None:
-        """Wait until all of it runs, and hand over the kubeconfig."""
+        """Wait until all of it runs, and hand over the kubeconfig.
+
+        DNS comes when all nodes can take Pods: its replicas go to different ones then, and stay there (P05).
+        """
         kube, _ = await self._api
         await self._do(NodesReady(kube, self._nodes))
+        await self._do(Objects(kube, self._want.dns_objects(), "dns", "deploy cluster DNS"))
         await self._do(Rollout(kube, self._want.workloads()))
         if self._token is not None:
             identity, _ = tokens.parse_token(self._token.result())
             await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
+        if self._dry:
+            return
         local = LocalKubeconfig(
             LocalHost("this computer"), self._spec.name, self._admin, kubeconfig_out, merge=merge
         )

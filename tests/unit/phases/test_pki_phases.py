@@ -8,14 +8,14 @@ from tests.unit.phases.memory_host import KilledError, MemoryHost
 from kubewright.errors import HostError
 from kubewright.events import Events
 from kubewright.hosts import FileWrite, HostFacts
-from kubewright.model import kubeconfig, x509
+from kubewright.model import kubeconfig, pki, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.kubeadm import default_cluster_configuration
 from kubewright.model.node import ControlPlaneNode
 from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
-from kubewright.phases.pki import Pki
+from kubewright.phases.pki import Authorities, Certificates
 from kubewright.secret import Secret
 
 SPEC = ClusterSpec.model_validate(
@@ -27,17 +27,21 @@ SPEC = ClusterSpec.model_validate(
     }
 )
 CLUSTER = default_cluster_configuration(SPEC)
-API = ControlPlaneNode("cp1", "192.0.2.1")
 FACTS = HostFacts(
     "cp1", "debian", "12", "", "amd64", "", 2, 4 << 30, 0, True, "systemd", 2, 0, "192.0.2.1", (), ()
 )
 
 
-async def run(host: MemoryHost) -> tuple[list[Change], Pki, Kubeconfigs]:
-    node = Node(SPEC.hosts[0], host, FACTS, "192.0.2.1")
-    certs = Pki(node, CLUSTER, API)
-    configs = Kubeconfigs(node, CLUSTER, API, certs)
-    changes = [*await certs.run(Events()), *await configs.run(Events())]
+async def run(host: MemoryHost, address: str = "192.0.2.1") -> tuple[list[Change], Authorities, Kubeconfigs]:
+    node = Node(SPEC.hosts[0], host, FACTS, address)
+    api = ControlPlaneNode("cp1", address)
+    certs = Authorities(node, CLUSTER.certificates_dir, pki.cluster_cas(CLUSTER))
+    leaves = Certificates(
+        node, CLUSTER.certificates_dir, pki.control_plane_certs(CLUSTER, api),
+        authorities=certs, service_account=pki.key_kind(CLUSTER),
+    )  # fmt: skip
+    configs = Kubeconfigs(node, kubeconfig.control_plane_kubeconfigs(CLUSTER, api), certs)
+    changes = [change for phase in (certs, leaves, configs) for change in await phase.run(Events())]
     return changes, certs, configs
 
 
@@ -98,11 +102,10 @@ async def test_a_certificate_without_a_name_in_use_is_made_anew_and_its_ca_kept(
     host = MemoryHost()
     _, certs, _ = await run(host)
     path = "/etc/kubernetes/pki/apiserver.crt"
-    other = Pki(Node(SPEC.hosts[0], host, FACTS, "192.0.2.9"), CLUSTER, ControlPlaneNode("cp1", "192.0.2.9"))
-    changes = await other.run(Events())
+    changes, again, _ = await run(host, "192.0.2.9")
     assert path in [change.target for change in changes]
     assert any("lacks the name 192.0.2.9" in line for change in changes for line in change.diff)
-    assert other.ca == certs.ca
+    assert again.ca == certs.ca
     assert "/etc/kubernetes/pki/front-proxy-client.crt" not in [change.target for change in changes]
 
 
