@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import dns.asyncquery
 import dns.message
@@ -186,6 +186,10 @@ class FakeUpstream:
         """What the script says to a question."""
         query = dns.message.from_wire(data)
         question = query.question[0]
+        if (
+            question.rdtype == dns.rdatatype.HINFO
+        ):  # the probe for loops: an honest upstream knows no such name
+            return dns.message.make_response(query).to_wire()
         self.asked.append(f"{question.name} {dns.rdatatype.to_text(question.rdtype)}{' tcp' if tcp else ''}")
         self.over_tcp = tcp
         answer = self.script(query, self)
@@ -212,8 +216,7 @@ async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
 
     class Udp(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.DatagramTransport)
-            self.transport = transport
+            self.transport = cast(asyncio.DatagramTransport, transport)
 
         def datagram_received(self, data: bytes, addr: Any) -> None:
             if (answer := fake.reply(data, tcp=False)) is not None:
@@ -242,3 +245,10 @@ def dead_port() -> int:
         sock.bind((LOOPBACK, 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+    """Wait for a condition, at most so long."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.001)
