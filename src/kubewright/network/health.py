@@ -49,11 +49,10 @@ class State:
             return [self.waiting]
         reasons = [f"{part}: {text}" for part, text in self.problems.items() if part != "api"]
         reasons += [f"{part}: not done yet" for part in ("cni", "routes", "rules") if part not in self.done]
-        reasons += [
-            f"node {name}: {text}"
-            for name, text in self.plan.problems.items()
-            if name in self.nodes and self.nodes[name].ready
-        ]
+        routed = {route.destination for route in self.plan.routes}
+        for node in self.nodes.values():
+            if node.ready and not node.deleting and node.pod_cidr and node.pod_cidr not in routed:
+                reasons.append(f"node {node.name}: {self.plan.problems.get(node.name, 'not routed yet')}")
         return reasons
 
     def as_dict(self) -> dict[str, Any]:
