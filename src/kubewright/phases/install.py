@@ -92,7 +92,11 @@ class Images(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Stream the archives into containerd, most needed first."""
-        for artifact in self._wanted:
+        for artifact, change in zip(self._wanted, changes, strict=True):
+            if change.action is Action.UPDATE:
+                # containerd's CRI plugin does not notice that a reference which it knows leads elsewhere now. What
+                # runs from the old image goes on: its containers hold its content.
+                await self._node.host.run(["ctr", "-n", "k8s.io", "images", "rm", artifact.want.reference])
             name = artifact.want.reference.rpartition("/")[2]
             result = await self._node.host.run_with_file(
                 ["ctr", "-n", "k8s.io", "images", "import", "-"], artifact.path, timeout=300,
