@@ -80,6 +80,6 @@ def _listen(text: str) -> Listen:
         number = int(port)
     except ValueError:
         number = -1
-    if not 0 <= number < 65536:
+    if not 0 < number < 65536:
         raise ConfigError(f"--listen {text}: not ADDRESS:PORT", hint="for example 0.0.0.0:53, or [::]:53")
     return host, number

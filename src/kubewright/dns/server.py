@@ -137,8 +137,7 @@ class DnsServer:
         for host, port in self.options.listen:
             try:
                 self.udp.append(UdpListener(host, port, answerer, self.metrics))
-                # Port 0 is for tests: both protocols then share what the first got.
-                self.tcp.append(TcpListener(host, self.udp[-1].port, answerer, self.metrics))
+                self.tcp.append(TcpListener(host, port, answerer, self.metrics))
             except OSError as error:
                 raise KubewrightError(
                     f"--listen {host}:{port}: {error.strerror}",

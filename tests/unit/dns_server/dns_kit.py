@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -137,7 +137,7 @@ async def running(server: DnsServer, *, synced: bool = True) -> AsyncIterator[in
 def make_server(*upstreams: str, **changes: Any) -> DnsServer:
     """A server on any free port, with the small cluster's names."""
     given: dict[str, Any] = {
-        "listen": ((LOOPBACK, 0),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0, "ready_port": 0,
+        "listen": ((LOOPBACK, dead_port()),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0, "ready_port": 0,
         "lameduck": 0.0,
     }  # fmt: skip
     server = DnsServer(Options(**(given | changes)))
@@ -172,7 +172,7 @@ class FakeUpstream:
     """A DNS server on the loopback address that answers by a script: a message, raw bytes, or silence."""
 
     script: Script
-    port: int = 0
+    port: int
     asked: list[str] = field(default_factory=list)
     over_tcp: bool = False
     _close: Callable[[], Awaitable[None]] | None = None
@@ -211,7 +211,7 @@ def answering(*addresses: str, ttl: int = 300) -> Script:
 @asynccontextmanager
 async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
     """Run a fake upstream, over UDP and TCP on one port."""
-    fake = FakeUpstream(script)
+    fake = FakeUpstream(script, dead_port())
     loop = asyncio.get_running_loop()
 
     class Udp(asyncio.DatagramProtocol):
@@ -229,8 +229,7 @@ async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
             writer.write(struct.pack("!H", len(answer)) + answer)
         writer.close()
 
-    transport, _ = await loop.create_datagram_endpoint(Udp, local_addr=(LOOPBACK, 0))
-    fake.port = transport.get_extra_info("sockname")[1]
+    transport, _ = await loop.create_datagram_endpoint(Udp, local_addr=(LOOPBACK, fake.port))
     server = await asyncio.start_server(tcp, LOOPBACK, fake.port)
     try:
         yield fake
@@ -240,11 +239,18 @@ async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
 
 
 def dead_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((LOOPBACK, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port on which nothing listens, neither over UDP nor over TCP."""
+    for _ in range(100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind((LOOPBACK, 0))
+            port: int = tcp.getsockname()[1]
+            with suppress(OSError):
+                udp.bind((LOOPBACK, port))
+                return port
+    raise AssertionError("no port is free for both protocols")
 
 
 async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:

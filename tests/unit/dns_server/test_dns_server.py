@@ -18,6 +18,7 @@ from dns_kit import (
     Known,
     answering,
     ask,
+    dead_port,
     endpoint,
     make_server,
     port,
@@ -256,7 +257,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 async def test_ipv6_too() -> None:
-    async with running(make_server(listen=(("::", 0),))) as at:
+    async with running(make_server(listen=(("::", dead_port()),))) as at:
         query = dns.message.make_query(WEB, "A")
         for where in ("::1", LOOPBACK):
             answer = await dns.asyncquery.udp(query, where, port=at, timeout=3)
