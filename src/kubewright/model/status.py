@@ -106,7 +106,7 @@ class Seen:
 
 def digest(seen: Seen) -> ClusterStatus:
     """The status that the objects add up to."""
-    nodes = tuple(sorted((node_status(node, seen.now) for node in seen.nodes), key=_node_order))
+    nodes = sort_nodes(node_status(node, seen.now) for node in seen.nodes)
     system = [pod for pod in seen.pods if pod["metadata"]["namespace"] == "kube-system"]
     parts = (
         *_control_plane(nodes, system),
@@ -289,8 +289,9 @@ def _taint(taint: Object) -> str:
     return f"{taint['key']}{value}:{taint['effect']}"
 
 
-def _node_order(node: NodeStatus) -> tuple[bool, str]:
-    return (not node.is_control_plane, node.name)
+def sort_nodes(nodes: Iterable[NodeStatus]) -> tuple[NodeStatus, ...]:
+    """Control planes first, then by name."""
+    return tuple(sorted(nodes, key=lambda node: (not node.is_control_plane, node.name)))
 
 
 def _camel(row: Mapping[str, Any]) -> dict[str, Any]:

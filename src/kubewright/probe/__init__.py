@@ -11,6 +11,7 @@ again until it succeeds or its `timeout` (seconds, default 2) is over:
     {"id": "2", "kind": "dns", "name": "web.default.svc.cluster.local", "type": "A", "expect": ["10.96.0.9"]}
     {"id": "3", "kind": "api", "by": ["address", "name"]}
 
-`expect_pod`, `expect_node`, `expect` and `by` may be left out. A result is
-`{"id": …, "ok": true, "seconds": 0.004, "detail": "…", "answer": {…}}`; `answer` is what an http check got.
+`expect_pod`, `expect_node`, `expect` and `by` may be left out; `tries` may say after how many to give up. A
+result is `{"id": …, "ok": true, "seconds": 0.004, "tries": 1, "detail": "…", "answer": {…}}`; `answer` is what
+an http check got.
 """

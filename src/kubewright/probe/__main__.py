@@ -26,6 +26,7 @@ def perform(check: Check) -> dict[str, Any]:
     began = time.monotonic()
     timeout = float(check.get("timeout", TIMEOUT))
     deadline, tries, last = began + timeout, 0, ""
+    most = int(check.get("tries", 0))
     result: dict[str, Any] = {"id": check.get("id"), "ok": False}
     try:
         work = KINDS[check["kind"]]
@@ -42,7 +43,7 @@ def perform(check: Check) -> dict[str, Any]:
                 break
             except Failed as failed:
                 last = last if str(failed) == "out of time" and last else str(failed)
-                if time.monotonic() + PAUSE >= deadline:
+                if tries == most or time.monotonic() + PAUSE >= deadline:
                     result["detail"] = last
                     break
                 time.sleep(PAUSE)
@@ -51,7 +52,7 @@ def perform(check: Check) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no or unknown {error}" if isinstance(error, KeyError) else str(error)
         result["detail"] = f"the check itself is wrong: {reason}"
-    result["seconds"] = round(time.monotonic() - began, 4)
+    result["seconds"], result["tries"] = round(time.monotonic() - began, 4), tries
     return result
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from kubewright.clients.kube import KubeClient
 from kubewright.errors import ApiError
-from kubewright.model.status import ClusterStatus, Seen, digest
+from kubewright.model.status import ClusterStatus, NodeStatus, Seen, digest, node_status, sort_nodes
 
 
 async def read_status(kube: KubeClient) -> ClusterStatus:
@@ -31,6 +31,12 @@ async def read_status(kube: KubeClient) -> ClusterStatus:
             deployments=deployments.result(),
         )
     )
+
+
+async def read_nodes(kube: KubeClient) -> tuple[NodeStatus, ...]:
+    """The nodes alone, control planes first."""
+    now = datetime.now(UTC)
+    return sort_nodes(node_status(node, now) for node in await kube.list("v1", "Node"))
 
 
 async def _readyz(kube: KubeClient) -> str:

@@ -66,7 +66,7 @@ def test_http_says_who_answered(port: int) -> None:
     result = http_check(port, expect_node="w1", expect_pod="check-a")
     assert result.pop("seconds") < 0.3
     assert result == {
-        "id": "x", "ok": True, "detail": "pod check-a on w1",
+        "id": "x", "ok": True, "tries": 1, "detail": "pod check-a on w1",
         "answer": {"pod": "check-a", "node": "w1", "addresses": ["10.244.1.5", "fd00::5"], "client": "127.0.0.1"},
     }  # fmt: skip
     healthy = http_check(port, "/healthz")
@@ -406,3 +406,10 @@ def test_it_starts_without_what_is_slow_to_import() -> None:
     code = f"import sys, kubewright.probe.__main__; print([m for m in {slow} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tries_say_when_to_give_up() -> None:
+    check = {"id": "x", "kind": "http", "url": "http://127.0.0.1:1/", "timeout": 5.0, "tries": 2}
+    result = perform(check)
+    assert (result["ok"], result["tries"]) == (False, 2)
+    assert result["seconds"] < 2

@@ -1,0 +1,75 @@
+"""What `apply` and `lab up` say at the end: the nodes, the kubeconfig, and what to type next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kubewright.cli.status_text import node_table
+from kubewright.cli.table import faint
+from kubewright.clients import kubeconfig
+from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kubeconfig import Merged
+from kubewright.errors import KubewrightError, leaves
+from kubewright.model.status import NodeStatus
+from kubewright.workflows.status import read_nodes
+
+if TYPE_CHECKING:
+    from kubewright.model.config.cluster import ClusterSpec
+    from kubewright.workflows.apply import Outcome
+
+_PATIENCE = 5.0
+"""Seconds for reading the nodes: the summary is no place to wait."""
+
+
+def print_summary(spec: ClusterSpec, outcome: Outcome, *, retry: str) -> None:
+    """Print the summary of a run; `retry` is the command that shows this cluster's status."""
+    nodes = _nodes(outcome)
+    lines = node_table(nodes) if nodes else [f"nodes: {', '.join(host.name for host in spec.hosts)}"]
+    click.echo("\n".join([*lines, "", *next_lines(outcome.kubeconfig, outcome.context, retry)]))
+
+
+def next_lines(file: Path | None, merged: Merged | None, retry: str) -> list[str]:
+    """Where the kubeconfig is and what to type next, the shortest way that works."""
+    places = []
+    if merged:
+        current = "the current one" if merged.current else "not the current one"
+        places.append(f"{merged.path}  context {merged.context}, {current}")
+    if file:
+        places.append(str(file))
+    if merged:
+        kubectl = "kubectl get nodes" if merged.current else f"kubectl --context {merged.context} get nodes"
+    else:
+        kubectl = f"kubectl --kubeconfig {file} get nodes" if file else ""
+    commands = [kubectl, retry, retry.replace(" status", " check", 1)]
+    return [*_labelled("kubeconfig", places), *_labelled("next", [line for line in commands if line])]
+
+
+def _labelled(label: str, values: Sequence[str]) -> list[str]:
+    return [f"{faint((label if index == 0 else '').ljust(12))}{value}" for index, value in enumerate(values)]
+
+
+def _nodes(outcome: Outcome) -> tuple[NodeStatus, ...]:
+    """The nodes as the API has them; none where it does not answer this computer (behind SSH alone)."""
+    if outcome.kubeconfig:
+        files, context = [outcome.kubeconfig], ""
+    elif outcome.context:
+        files, context = [outcome.context.path], outcome.context.context
+    else:
+        return ()
+    try:
+        server = Server.from_kubeconfig(kubeconfig.load(files), context=context)
+        return asyncio.run(_read(server))
+    except (KubewrightError, TimeoutError, ExceptionGroup) as error:
+        if any(not isinstance(leaf, KubewrightError | TimeoutError) for leaf in leaves(error)):
+            raise
+        return ()
+
+
+async def _read(server: Server) -> tuple[NodeStatus, ...]:
+    async with asyncio.timeout(_PATIENCE), KubeClient(server, timeout=_PATIENCE) as kube:
+        return await read_nodes(kube)
