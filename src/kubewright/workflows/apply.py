@@ -100,6 +100,7 @@ class _Run:
         self._tunnel = AsyncExitStack()
         self._admin: Object = {}
         self._token: asyncio.Future[Secret[str]] | None = None
+        self._imported: dict[str, asyncio.Event] = {}
 
     async def all(self, kubeconfig_out: Path | None, merge: bool) -> Outcome:
         """Every stage."""
@@ -115,6 +116,7 @@ class _Run:
             self._nodes = nodes
             self._first = next(node for node in nodes if node.is_control_plane)
             self._outcome.nodes = [node.name for node in nodes]
+            self._imported = {node.name: asyncio.Event() for node in nodes}
             self._outcome.endpoint = self._want.endpoint(self._first)
             await self._fetch()
             work: dict[str, Awaitable[None]] = {
@@ -157,6 +159,8 @@ class _Run:
     async def _images(self, node: Node, *, first: bool) -> None:
         wants = self._want.node_images(node)[0 if first else 1]
         await self._do(Images(node, self._artifacts.of(wants), "images" if first else "more-images"))
+        if not first:
+            self._imported[node.name].set()
 
     async def _control_plane(self, node: Node) -> None:
         try:
@@ -213,11 +217,14 @@ class _Run:
                 group.create_task(self._do(controllers))
 
     async def _worker(self, node: Node) -> None:
-        changed = await self._prepare(node)
-        await self._images(node, first=True)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._images(node, first=False))
-            group.create_task(self._join(node, changed))
+        try:
+            changed = await self._prepare(node)
+            await self._images(node, first=True)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._images(node, first=False))
+                group.create_task(self._join(node, changed))
+        finally:
+            self._imported[node.name].set()  # whoever waits for it need not wait for a host that failed
 
     async def _join(self, node: Node, program_changed: bool) -> None:
         # In a plan for hosts without a cluster there is no API to ask, and the join is all there is to say.
@@ -287,11 +294,14 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._do(controllers))
             uploaded = group.create_task(self._do(upload))
-            for name, (items, title) in addons.items():
-                group.create_task(self._do(Objects(kube, items, name, title)))
             group.create_task(self._do(self._marks(kube, node)))
             await uploaded
             self._api.set_result((kube, ca))
+            # A Pod that finds its image missing waits for its next turn, longer each time.
+            for imported in self._imported.values():
+                await imported.wait()
+            for name, (items, title) in addons.items():
+                group.create_task(self._do(Objects(kube, items, name, title)))
 
     async def _settle(self, kubeconfig_out: Path | None, merge: bool) -> None:
         """Wait until all of it runs, and hand over the kubeconfig.
