@@ -14,13 +14,13 @@ from uuid import uuid4
 
 from kubewright.errors import ExitCode, KubewrightError
 from kubewright.events import Events
-from kubewright.lab import cgroups, computer
+from kubewright.lab import cgroups, computer, limits
 from kubewright.lab.description import cluster_document, cluster_name, cluster_yaml, read_document
 from kubewright.lab.disk import LabKeys, hosts_file, machine_files, write_disk
 from kubewright.lab.keys import ensure_client_key, known_hosts, make_key, write_private
 from kubewright.lab.machine import Machine, enter, remove_tree
 from kubewright.lab.network import LabNetwork, drop_namespace, link_alias, networks_in_use
-from kubewright.lab.places import RUN, STATE, Places, lab_lock, remove_if_empty, subnets_lock
+from kubewright.lab.places import RUN, STATE, Places, computer_lock, lab_lock, remove_if_empty
 from kubewright.lab.plan import LabPlan, check_lab_name, choose_subnet, is_machine_name, plan_machines
 from kubewright.lab.proc import read, run
 from kubewright.lab.root import machine_root
@@ -83,8 +83,12 @@ def lab_names() -> list[str]:
 
 
 def list_labs() -> list[Lab]:
-    """The labs that have a plan, in the order of their names."""
-    return [open_lab(name) for name in lab_names() if Places(name).plan.exists()]
+    """The labs that have a plan that can be read, in the order of their names."""
+    found = []
+    for name in lab_names():
+        with contextlib.suppress(KubewrightError):
+            found.append(open_lab(name))
+    return found
 
 
 async def up(
@@ -136,11 +140,10 @@ async def _plan(places: Places, control_planes: int, workers: int) -> tuple[LabP
     before: LabPlan | None = None
     with contextlib.suppress(FileNotFoundError):
         before = LabPlan.from_json(places.plan.read_text(), str(places.plan))
-    async with subnets_lock():
+    async with computer_lock():
+        others = [lab for lab in list_labs() if lab.name != places.name]
         if before is None:
-            taken = await networks_in_use()
-            taken += [lab.plan.subnet for lab in list_labs()]
-            subnet = choose_subnet(taken)
+            subnet = choose_subnet([*await networks_in_use(), *(lab.plan.subnet for lab in others)])
         else:
             subnet = before.subnet
         plan = LabPlan(places.name, subnet, plan_machines(subnet, control_planes, workers))
@@ -149,6 +152,7 @@ async def _plan(places: Places, control_planes: int, workers: int) -> tuple[LabP
                 directory.mkdir(mode=0o700, exist_ok=True)
             # Machines that go stay written down until they are gone: see `_remove_surplus`.
             write_private(places.plan, plan.to_json().encode())
+        limits.raise_for(sum(len(lab.plan.machines) for lab in others) + len(plan.machines))
     return plan, before
 
 
@@ -230,7 +234,10 @@ async def down(name: str, *, events: Events) -> bool:
             await _remove_network(places)
             await remove_tree(places.directory)
             _forget_context(cluster_name(name), events)
-            remove_if_empty(STATE, STATE.parent)
+            async with computer_lock():
+                remove_if_empty(STATE, STATE.parent)
+                if not lab_names():
+                    limits.restore()
             phase.summary(f"lab {name} removed in {time.monotonic() - started:.1f} s")
     return True
 

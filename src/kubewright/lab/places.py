@@ -76,9 +76,9 @@ async def lab_lock(name: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def subnets_lock() -> AsyncIterator[None]:
-    """Be the only one to choose a subnet; held for moments."""
-    async with _lock(RUN / ".subnets.lock", patience=30.0, what="the choice of a lab's subnet"):
+async def computer_lock() -> AsyncIterator[None]:
+    """Be the only one to change what all labs share: the subnets taken, this computer's settings. For moments."""
+    async with _lock(RUN / ".computer.lock", patience=30.0, what="what all labs share"):
         yield
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from kubewright.errors import ConfigError, ExitCode, KubewrightError
 
-MAX_MACHINES = 99
-"""Of each role: the last byte of a machine's address says what it is."""
+MAX_MACHINES = 89
+"""Of each role: the last byte of an address is 11 to 99 for a control plane, and 101 and more for a worker."""
 
 POOLS = (IPv4Network("10.213.0.0/16"), IPv4Network("172.29.0.0/16"), IPv4Network("192.168.128.0/17"))
 """Where labs take their /24 subnets from; none overlaps the default Pod or service subnet."""

@@ -1,4 +1,8 @@
-"""A computer's state, item by item, and how two of them differ: `lab down` must leave no difference."""
+"""A computer's state, item by item, and how two of them differ: `lab down` must leave no difference.
+
+`python -m kubewright.lab.snapshot take FILE` writes one down; `… compare FILE` prints what has changed since, and
+ends with code 1 where anything has.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -210,3 +215,20 @@ def _home() -> Iterator[str]:
     path = Path("~/.kube/config").expanduser()
     if path.exists():
         yield f"{path}: {read(path)}"
+
+
+def main() -> None:
+    """Take or compare, by the arguments."""
+    match sys.argv[1:]:
+        case ["take", file]:
+            Path(file).write_text(dump(asyncio.run(take())))
+        case ["compare", file]:
+            left = asyncio.run(settle(load(Path(file).read_text()), ignore=lambda found: file in found.line))
+            print("\n".join(map(str, left)) or "this computer is as it was")
+            sys.exit(1 if left else 0)
+        case _:
+            sys.exit(f"usage: {sys.argv[0]} take|compare FILE")
+
+
+if __name__ == "__main__":
+    main()
