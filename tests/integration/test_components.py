@@ -175,7 +175,8 @@ async def test_pause_holds_until_it_is_told_to_end(artifacts: list[Artifact], co
     finally:
         containerd.ctr("task", "kill", "--signal", "SIGTERM", "pause")
         deadline = time.monotonic() + 10
-        while "STOPPED" not in containerd.ctr("task", "ls") and time.monotonic() < deadline:  # noqa: ASYNC110
+        while "STOPPED" not in containerd.ctr("task", "ls"):
+            assert time.monotonic() < deadline, containerd.ctr("task", "ls")
             await asyncio.sleep(0.05)
         deleted = containerd.ctr("task", "delete", "pause")
         containerd.ctr("containers", "delete", "pause")

@@ -254,8 +254,7 @@ class Apt:
              "Created-By: Packages"],
         )  # fmt: skip
         mirrors = parse_targets(targets)
-        missing = [suite for suite in SUITES if suite not in {mirror.suite for mirror in mirrors}]
-        if SUITE in missing:
+        if SUITE not in {mirror.suite for mirror in mirrors}:
             raise ComponentError(
                 f"apt on this computer has no source for Debian {SUITE}, component main",
                 hint="the source `debian` needs Debian 12; if this is one, run apt-get update",

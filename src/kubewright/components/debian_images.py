@@ -25,7 +25,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def local_arch() -> str:
-    """This computer's architecture in Go's words."""
+    """This computer's architecture in Go's words; what is made here runs on no other (P13)."""
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
