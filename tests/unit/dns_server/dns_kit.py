@@ -137,8 +137,8 @@ async def running(server: DnsServer, *, synced: bool = True) -> AsyncIterator[in
 def make_server(*upstreams: str, **changes: Any) -> DnsServer:
     """A server on any free port, with the small cluster's names."""
     given: dict[str, Any] = {
-        "listen": ((LOOPBACK, dead_port()),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0, "ready_port": 0,
-        "lameduck": 0.0,
+        "listen": ((LOOPBACK, dead_port()),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0,
+        "ready_port": 0, "lameduck": 0.0,
     }  # fmt: skip
     server = DnsServer(Options(**(given | changes)))
     server.index.__dict__.update(small_cluster().__dict__)
