@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewright.components.apt import (
-    FRESH,
-    LOOK_AGAIN,
-    Apt,
+from kubewright.components.apt import FRESH, LOOK_AGAIN, Apt, _key
+from kubewright.components.apt_text import (
     Mirror,
     configuration,
     parse_simulation,
@@ -117,8 +115,6 @@ def keep(apt: Apt, age: float, versions: Mapping[str, str]) -> None:
     """Write what a look `age` seconds ago would have left, under the only key in use."""
     folder = apt._root / "resolved"
     folder.mkdir(parents=True)
-    from kubewright.components.apt import _key
-
     path = folder / f"{_key('extract', 'etcd-server')}.json"
     path.write_text(json.dumps({"at": time.time() - age, "versions": dict(versions)}))
 
