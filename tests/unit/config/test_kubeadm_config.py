@@ -282,6 +282,15 @@ def test_authorization_modes_asked_for_are_kept() -> None:
     assert document["apiServer"]["extraArgs"] == {"authorization-mode": "Node,RBAC,Webhook"}
 
 
+def test_endpoints_get_their_port_and_certificate_names_lower_case_as_kubeadm_has_them() -> None:
+    text = "clusterConfiguration: {controlPlaneEndpoint: a.example.org, apiServer: {certSANs: [LB.Example.ORG]}}\n"
+    for endpoint in ("", "endpoint: a.example.org\n", "endpoint: 'a.example.org:6443'\n"):
+        spec = parse_cluster(HOSTS + endpoint + text)
+        document = to_v1beta2(default_cluster_configuration(spec))
+        assert document["controlPlaneEndpoint"] == spec.endpoint == "a.example.org:6443"
+        assert document["apiServer"]["certSANs"] == ["lb.example.org"]
+
+
 def test_an_empty_argument_stays_and_other_empty_text_is_not_said() -> None:
     text = "clusterConfiguration: {imageRepository: '', etcd: {local: {dataDir: ''}}, scheduler: {extraArgs: {x: ''}}}\n"
     document = to_v1beta2(default_cluster_configuration(parse_cluster(HOSTS + text)))

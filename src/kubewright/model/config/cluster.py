@@ -166,7 +166,7 @@ class ClusterSpec(Strict):
     kubernetes_version: Annotated[str, AfterValidator(syntax.kubernetes_version)] = Field(
         default="v1.20.2", description="The version of Kubernetes, with all three numbers."
     )
-    endpoint: Annotated[str, AfterValidator(syntax.endpoint)] | None = Field(
+    endpoint: Annotated[str, AfterValidator(syntax.endpoint_with_port)] | None = Field(
         default=None,
         description="`host[:port]` that clients use for the API; default: the control plane's address and 6443.",
         examples=["api.example.com:6443"],

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from kubewright.errors import ConfigError
-from kubewright.model.node import is_address, split_endpoint
+from kubewright.model.node import host_port, is_address, split_endpoint
 from kubewright.model.versions import Version
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -115,6 +115,11 @@ def endpoint(text: str) -> str:
     raise ValueError(f"{_short(text)}: its host is neither an IP address nor a DNS name in lower case")
 
 
+def endpoint_with_port(text: str) -> str:
+    """`host[:port]` of the API, written with its port."""
+    return host_port(*split_endpoint(endpoint(text)))
+
+
 def jump(text: str) -> str:
     """`[user@]host[:port]` of a jump host."""
     user, at, where = text.rpartition("@")
@@ -168,7 +173,7 @@ def label_value(text: str) -> str:
 
 
 def alternative_name(text: str) -> str:
-    """A name for a serving certificate: an address, a DNS name, or one with a wildcard in front."""
+    """A name for a certificate: an address, a DNS name in lower case, or one with a wildcard in front."""
     if is_address(text) or (is_subdomain(text.removeprefix("*.")) and not _looks_like_ipv4(text)):
         return text
     raise ValueError(f"{_short(text)} is neither an IP address nor a DNS name in lower case")

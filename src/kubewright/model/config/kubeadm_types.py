@@ -1,0 +1,144 @@
+"""kubeadm's ClusterConfiguration as one model for all API versions; field names and defaults are v1beta2's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from kubewright.model.config import syntax
+from kubewright.model.config.duration import normal_duration
+from kubewright.model.config.strict import Strict
+
+AbsolutePath = Annotated[str, AfterValidator(syntax.absolute_path)]
+AlternativeNames = list[Annotated[str, AfterValidator(syntax.alternative_name)]]
+ExtraArgs = dict[Annotated[str, AfterValidator(syntax.flag_name)], str]
+
+
+class HostPathMount(Strict):
+    """A path of the host, mounted into a control plane's static Pod."""
+
+    name: str
+    """The volume's name inside the Pod."""
+    host_path: AbsolutePath
+    """The path on the host."""
+    mount_path: AbsolutePath
+    """The path inside the container."""
+    read_only: bool = Field(default=False, strict=True)
+    """Whether the container can only read it."""
+    path_type: Literal[
+        "", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"
+    ] = ""
+    """What stands at the path, or is made there; empty for no check."""
+
+
+class ControlPlaneComponent(Strict):
+    """What is added to one of the control plane's programs."""
+
+    extra_args: ExtraArgs = Field(default={})
+    """Flags without their dashes, over kubeadm's own."""
+    extra_volumes: list[HostPathMount] = Field(default=[])
+    """Paths of the host to mount."""
+
+
+class APIServer(ControlPlaneComponent):
+    """What is added to kube-apiserver and its certificate."""
+
+    cert_sans: list[Annotated[str, AfterValidator(lambda name: syntax.alternative_name(name.lower()))]] = (
+        Field(default=[], alias="certSANs")
+    )
+    """Further names and addresses for the serving certificate."""
+    timeout_for_control_plane: Annotated[str, AfterValidator(normal_duration)] = "4m0s"
+    """How long a start of the API server may take."""
+
+
+class DNS(Strict):
+    """The cluster DNS add-on."""
+
+    type: Literal["CoreDNS"] = "CoreDNS"
+    """The server; kube-dns has ended."""
+    image_repository: str = ""
+    """Where its image is, instead of the cluster's `imageRepository`."""
+    image_tag: str = ""
+    """Its image's tag, instead of the version's own."""
+
+
+class LocalEtcd(Strict):
+    """etcd as a static Pod on each control plane."""
+
+    image_repository: str = ""
+    """Where its image is, instead of the cluster's `imageRepository`."""
+    image_tag: str = ""
+    """Its image's tag, instead of the version's own."""
+    data_dir: AbsolutePath = "/var/lib/etcd"
+    """Where it keeps its data on the host."""
+    extra_args: ExtraArgs = Field(default={})
+    """Flags without their dashes, over kubeadm's own."""
+    server_cert_sans: AlternativeNames = Field(default=[], alias="serverCertSANs")
+    """Further names and addresses for its serving certificate."""
+    peer_cert_sans: AlternativeNames = Field(default=[], alias="peerCertSANs")
+    """Further names and addresses for its peer certificate."""
+
+
+class ExternalEtcd(Strict):
+    """An etcd cluster that stands by itself; not supported yet."""
+
+    endpoints: list[str] = Field(default=[])
+    """The URLs of its members."""
+    ca_file: str = ""
+    """The certificate authority of its servers."""
+    cert_file: str = ""
+    """The API server's client certificate."""
+    key_file: str = ""
+    """That certificate's key."""
+
+
+class Etcd(Strict):
+    """Where the cluster's state is kept: exactly one of the two."""
+
+    local: LocalEtcd | None = None
+    """etcd on the control planes; the default."""
+    external: ExternalEtcd | None = None
+    """etcd elsewhere."""
+
+
+class Networking(Strict):
+    """The cluster's networks."""
+
+    service_subnet: Annotated[str, AfterValidator(syntax.subnet)] = "10.96.0.0/12"
+    """As `network.serviceSubnet`."""
+    pod_subnet: Annotated[str, AfterValidator(syntax.or_empty(syntax.subnet))] = ""
+    """As `network.podSubnet`."""
+    dns_domain: Annotated[str, AfterValidator(syntax.dns_domain)] = "cluster.local"
+    """As `network.dnsDomain`."""
+
+
+class ClusterConfiguration(Strict):
+    """What holds for the whole control plane. The field names in files are those of v1beta2."""
+
+    etcd: Etcd = Etcd(local=LocalEtcd())
+    """Where the cluster's state is kept."""
+    networking: Networking = Networking()
+    """The cluster's networks."""
+    kubernetes_version: Annotated[str, AfterValidator(syntax.kubernetes_version)] = "v1.20.2"
+    """As `kubernetesVersion`."""
+    control_plane_endpoint: Annotated[str, AfterValidator(syntax.or_empty(syntax.endpoint))] = ""
+    """As `endpoint`; empty for the one control plane's address."""
+    api_server: APIServer = APIServer()
+    """What is added to kube-apiserver."""
+    controller_manager: ControlPlaneComponent = ControlPlaneComponent()
+    """What is added to kube-controller-manager."""
+    scheduler: ControlPlaneComponent = ControlPlaneComponent()
+    """What is added to kube-scheduler."""
+    dns: DNS = DNS()
+    """Cluster DNS's image."""
+    certificates_dir: AbsolutePath = "/etc/kubernetes/pki"
+    """Where the certificates and keys are on a control plane."""
+    image_repository: str = "k8s.gcr.io"
+    """Where all images are."""
+    use_hyper_kube_image: bool = Field(default=False, strict=True)
+    """No such image exists any more."""
+    feature_gates: dict[str, Annotated[bool, Field(strict=True)]] = Field(default={})
+    """kubeadm's own feature gates."""
+    cluster_name: Annotated[str, AfterValidator(syntax.cluster_name)] = "kubernetes"
+    """As `name`."""
