@@ -54,7 +54,7 @@ def not_ours(difference: snapshot.Difference) -> bool:
     for name in lab_names():
         if name not in OURS:
             OTHERS.update(words_of(name))
-    if any(word in difference.line for word in OTHERS):
+    if any(word in f"{difference.line}/" for word in OTHERS):
         return True
     if difference.kind in ("process", "network namespace"):
         return not any(name in difference.line for name in OURS)

@@ -121,15 +121,17 @@ def down(name: str | None, everything: bool, output: str) -> None:
 def list_(output: str) -> None:
     """Show the labs of this computer and which of their machines run."""
     from kubewright.cli.table import table
+    from kubewright.errors import KubewrightError
     from kubewright.lab.lab import lab_names, open_lab
-    from kubewright.lab.places import Places
 
     rows: list[dict[str, Any]] = []
+    _require_root()
     for name in lab_names():
-        if not Places(name).plan.exists():
+        try:
+            found = open_lab(name)
+        except KubewrightError:
             rows.append({"name": name, "subnet": "", "machines": [], "clusterYaml": "", "kubeconfig": ""})
             continue
-        found = open_lab(name)
         kubeconfig = found.places.kubeconfig
         machines = [
             {"name": machine.name, "address": str(machine.plan.address), "pid": machine.pid()}
@@ -171,11 +173,15 @@ def exec(name: str, machine: str, command: tuple[str, ...]) -> None:
 
     Standard input, output and the terminal are passed on, and the command's exit code is this one's.
     """
+    from kubewright.errors import KubewrightError
     from kubewright.lab import cgroups
     from kubewright.lab.machine import enter
 
     pid = _running(name, machine)
-    cgroups.join(os.getpid(), pid)
+    try:
+        cgroups.join(os.getpid(), pid)
+    except OSError as error:
+        raise KubewrightError(f"{machine} cannot be entered: {error}", host=machine) from error
     arguments = enter(pid, terminal=os.environ.get("TERM", ""))
     _become([*arguments, *(command[1:] if command[0] == "--" else command)])
 
@@ -202,6 +208,16 @@ def ssh(name: str, machine: str, command: tuple[str, ...]) -> None:
 def kubeconfig(name: str) -> None:
     """Print the path of a lab's kubeconfig file. NAME is `default` where none is given."""
     click.echo(_kubeconfig_file(name))
+
+
+def _require_root() -> None:
+    from kubewright.errors import ExitCode, KubewrightError
+
+    if os.geteuid() != 0:
+        raise KubewrightError(
+            "labs are root's, and this process is not", hint="run it with sudo",
+            exit_code=ExitCode.HOST_NO_PRIVILEGE,
+        )  # fmt: skip
 
 
 def _kubeconfig_file(name: str) -> Path:

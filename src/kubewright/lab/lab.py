@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -61,6 +62,8 @@ def open_lab(name: str) -> Lab:
     places = Places(check_lab_name(name))
     try:
         plan = LabPlan.from_json(places.plan.read_text(), str(places.plan))
+    except PermissionError:
+        raise _not_root("labs are root's") from None
     except FileNotFoundError:
         others = ", ".join(lab_names()) or "there are none"
         raise KubewrightError(
@@ -68,6 +71,24 @@ def open_lab(name: str) -> Lab:
             exit_code=ExitCode.USAGE,
         ) from None  # fmt: skip
     return _lab(plan, places)
+
+
+def _not_root(message: str) -> KubewrightError:
+    return KubewrightError(message, hint="run it with sudo", exit_code=ExitCode.HOST_NO_PRIVILEGE)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """A disk that is full, read-only or broken is the user's to mend, and has a file's name."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise KubewrightError(
+            f"{error.filename or STATE}: {error.strerror or error}",
+            hint=f"a lab needs space in {STATE} and {RUN}: see df" if full else "",
+            exit_code=ExitCode.HOST_DISK_FULL if full else None,
+        ) from error
 
 
 def _lab(plan: LabPlan, places: Places) -> Lab:
@@ -107,10 +128,19 @@ async def up(
     places = Places(check_lab_name(name))
     (await computer.look()).require_lab()
     async with lab_lock(name):
+        lab = await _machines_up(places, control_planes, workers, events)
+        if then is not None:
+            await then(lab)
+    return lab
+
+
+async def _machines_up(places: Places, control_planes: int, workers: int, events: Events) -> Lab:
+    """`up` without its lock and what follows."""
+    with _disk_errors():
         plan, before = await _plan(places, control_planes, workers)
         lab = _lab(plan, places)
         network = LabNetwork(plan, places.namespace)
-        public = ensure_client_key(places.key, f"kubewright-lab-{name}")
+        public = ensure_client_key(places.key, f"kubewright-lab-{places.name}")
         await _remove_surplus(lab, before, network, events)
         if any(not machine.exists() for machine in lab.machines):
             root = await machine_root(events)
@@ -130,8 +160,6 @@ async def up(
         except BaseExceptionGroup as failed:
             raise failed from None
         _write_descriptions(lab)
-        if then is not None:
-            await then(lab)
     return lab
 
 
@@ -221,8 +249,7 @@ async def down(name: str, *, events: Events) -> bool:
     """Remove a lab and all that is left of it, whatever state it is in; whether there was anything."""
     places = Places(check_lab_name(name))
     if os.geteuid() != 0:
-        raise KubewrightError("machines are removed as root, and this process is not", hint="run it with sudo",
-                              exit_code=ExitCode.HOST_NO_PRIVILEGE)  # fmt: skip
+        raise _not_root("machines are removed as root, and this process is not")
     async with lab_lock(name):
         if name not in lab_names():
             remove_if_empty(STATE, STATE.parent)
