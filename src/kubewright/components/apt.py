@@ -181,7 +181,7 @@ class Apt:
                 "making a Debian root",
                 [
                     "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
-                    "--skip=update", "--skip=check/empty", f"--setup-hook={hook}", "--dpkgopt=force-unsafe-io",
+                    "--skip=update", f"--setup-hook={hook}", "--dpkgopt=force-unsafe-io",
                     *(f"--dpkgopt=path-exclude={path}" for path in _DROPPED),
                     SUITE, str(target), *(line for line in lines if line.startswith("deb ")),
                 ],
