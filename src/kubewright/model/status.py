@@ -18,6 +18,8 @@ CONTROL_PLANE_PARTS = {
     "etcd": "etcd",
 }
 """Static Pods by their `component` label, as kubeadm sets it."""
+_ON_THE_WAY = {"Completed", "PodInitializing", "ContainerCreating"}
+"""Reasons of a container's state that are no trouble."""
 FRESH = timedelta(seconds=30)
 """A pod younger than this may well be not ready yet: it is not called a problem."""
 
@@ -176,15 +178,10 @@ def pod_trouble(pod: Object) -> str:
         again = f" ({restarts} restart{'s' if restarts != 1 else ''})" if restarts else ""
         for how in ("waiting", "terminated"):
             found = state.get(how) or {}
-            if found and found.get("reason") not in (
-                None,
-                "Completed",
-                "PodInitializing",
-                "ContainerCreating",
-            ):
+            if found.get("reason") and found["reason"] not in _ON_THE_WAY:
                 what = " ".join(f"{found['reason']}: {found.get('message', '')}".rstrip(": ").split())
                 return f"container {container['name']}: {what}{again}"
-        if state.get("running") and not container.get("ready"):
+        if "running" in state:
             return f"container {container['name']} runs and is not ready{again}"
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
