@@ -58,7 +58,7 @@ def not_ours(difference: snapshot.Difference) -> bool:
         return True
     if difference.kind in ("process", "network namespace"):
         return not any(name in difference.line for name in OURS)
-    return difference.kind in ("file", "mount") and not any(
+    return difference.kind in ("cgroup", "file", "mount") and not any(
         word in difference.line for word in ("kubewright", "nspawn", "netns", *OURS)
     )
 
