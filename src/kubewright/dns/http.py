@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
 
+from kubewright.dns.listen import bound
 from kubewright.dns.metrics import Metrics
 from kubewright.errors import KubewrightError
 
@@ -51,7 +53,7 @@ async def serve(app: web.Application, host: str, ports: dict[str, int]) -> tuple
     try:
         for flag, port in ports.items():
             try:
-                await web.TCPSite(runner, host, port, reuse_address=True).start()
+                await web.SockSite(runner, bound(host, port, socket.SOCK_STREAM)).start()
             except OSError as error:
                 raise KubewrightError(
                     f"{flag} {port}: {error.strerror or error}", hint="another program listens there"

@@ -79,7 +79,7 @@ class UdpListener:
         self._metrics = metrics
         self._cache = AnswerCache()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._socket = _bound(host, port, socket.SOCK_DGRAM)
+        self._socket = bound(host, port, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self._transport = Transport("udp", "2" if self._socket.family == socket.AF_INET6 else "1")
         self.port: int = self._socket.getsockname()[1]
@@ -171,7 +171,7 @@ class TcpListener:
     def __init__(self, host: str, port: int, answerer: Answerer, metrics: Metrics) -> None:
         self._answerer = answerer
         self._metrics = metrics
-        self._socket = _bound(host, port, socket.SOCK_STREAM)
+        self._socket = bound(host, port, socket.SOCK_STREAM)
         self._transport = Transport("tcp", "2" if self._socket.family == socket.AF_INET6 else "1")
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -235,7 +235,8 @@ class TcpListener:
             room.release()
 
 
-def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """A socket at an address. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind)
     try:

@@ -23,6 +23,7 @@ Key = tuple[str, str]
 _PAGE = "500"
 _WATCH = 240.0
 """Seconds that one watch lasts."""
+_SHORT = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _FIRST_PATIENCE, _LONGEST_PATIENCE = 2.0, 30.0
 _DISCOVERY = "discovery.k8s.io"
@@ -138,6 +139,7 @@ class Watcher:
     async def _follow(self, sort: Sort) -> None:
         """List, then watch for as long as the server can go on from where we are; again and again."""
         version, source, failures = "", None, 0
+        loop = asyncio.get_running_loop()
         while True:
             # At a cluster's start kube-proxy may not have made the API's Service address work yet, and packets to
             # it vanish: a short first patience and new connections get through the moment it has.
@@ -148,16 +150,19 @@ class Watcher:
                     version = await self._list(sort, source, patience)
                     self._waiting.discard(sort.name)
                     log.info("%s: %d known (%s)", sort.name, len(sort.known()), source.api_version)
+                began, heard = loop.time(), False
                 async for kind, obj in self._client.watch(
                     source.api_version, source.kind, version=version,
                     timeout=_WATCH * random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, guards nothing
                 ):  # fmt: skip
+                    heard = True
                     if failures:
                         log.info("%s: the API server answers again", sort.name)
                         failures = 0
                     version = (obj.get("metadata") or {}).get("resourceVersion") or version
                     self._take(sort, source, kind, obj)
-                failures = 0
+                # Whatever stands before an API server may end watches at once: that is no reason to spin.
+                failures = 0 if heard or loop.time() - began > _SHORT else failures + 1
             except ApiError as error:
                 # It no longer knows our version (410) or serves this kind (404): from the start, then.
                 if error.status in (404, 410):

@@ -257,8 +257,13 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 async def test_ipv6_too() -> None:
-    async with running(make_server(listen=(("::", dead_port()),))) as at:
+    server = make_server(listen=(("::", dead_port()),))
+    async with running(server) as at:
         query = dns.message.make_query(WEB, "A")
         for where in ("::1", LOOPBACK):
             answer = await dns.asyncquery.udp(query, where, port=at, timeout=3)
             assert texts(answer.answer) == ["10.96.0.7"]
+        async with aiohttp.ClientSession() as session:
+            for host in ("[::1]", LOOPBACK):
+                async with session.get(f"http://{host}:{server.http_ports[0]}/health") as response:
+                    assert response.status == 200

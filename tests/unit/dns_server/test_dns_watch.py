@@ -198,3 +198,14 @@ async def test_pods_are_followed_only_when_they_are_to_be_verified() -> None:
     async with watching(Api(), pods=True) as (index, watcher):
         await until(lambda: watcher.synced)
         assert index.has_pod_at("default", "10.1.1.1")
+
+
+async def test_watches_that_end_at_once_are_not_begun_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(watch, "_LONGEST_PAUSE", 0.2)
+    api = Api()
+    async with watching(api) as (_, watcher):
+        await until(lambda: watcher.synced)
+        api.send("Service", *[None] * 1000)
+        await asyncio.sleep(0.3)
+        assert len([kind for kind, _ in api.watched_from if kind == "Service"]) < 10
