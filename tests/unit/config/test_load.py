@@ -236,7 +236,7 @@ def test_an_unsupported_version_has_its_exit_code() -> None:
         (host(1, address="192.168.7.300"), "is not an IP address, a DNS name or 'local'"),
         (host(1, nodeIP="fd00::1"), "not supported yet"),
         (host(1, nodeIP="127.0.0.1"), "cannot be a node's address"),
-        (host(1, labels={"a b": "c"}), "hosts[1].labels.a b (w1): 'a b' is not [prefix/]name"),
+        (host(1, labels={"a b": "c"}), "hosts[1].labels['a b'] (w1): 'a b' is not [prefix/]name"),
         (host(1, labels={"a": True}), 'hosts[1].labels.a (w1): true must be text: write it in quotes, "true"'),
         (host(1, labels={"a": "b c"}), "hosts[1].labels.a (w1): 'b c' is not a valid value"),
         (host(1, taints=[{"key": "a", "effect": "NoSchedul"}]), "(did you mean 'NoSchedule'?)"),
@@ -344,8 +344,9 @@ def mutated(draw: st.DrawFn) -> Any:
     return document
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
+@example({"hosts": [{"name": "\n", "address": "a"}]})
 @example({"hosts": [{"name": {}, "address": []}]})
 @example({"hosts": [{"name": "a", "address": "local", "roles": ["control-plane"], "ssh": {"keyFiles": [1]}}]})
 def test_a_mutated_file_is_read_or_refused_with_a_place(document: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kubewright.model.versions import facts_for
 HOSTS = [{"name": "cp1", "address": "10.1.1.1", "roles": ["control-plane"]}]
 
 
+@cache
 def validator() -> jsonschema.Draft202012Validator:
     schema = cluster_schema(facts_for("v1.20.2"))
     jsonschema.Draft202012Validator.check_schema(schema)

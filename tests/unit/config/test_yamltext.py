@@ -124,6 +124,7 @@ def test_bytes_must_be_utf8_and_few() -> None:
 
 def test_paths_are_rendered_as_users_write_them() -> None:
     assert render_path(("hosts", 2, "ssh", "keyFiles", 0)) == "hosts[2].ssh.keyFiles[0]"
+    assert render_path(("labels", "a.b/c", "d\ne")) == "labels['a.b/c']['d\\ne']"
 
 
 _PLAIN = st.recursive(

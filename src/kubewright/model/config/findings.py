@@ -75,7 +75,7 @@ def _host_name(path: Path, document: Document | None) -> str:
         name = document.value["hosts"][path[1]]["name"]
     except (KeyError, IndexError, TypeError):
         return ""
-    return f" ({name})" if isinstance(name, str) and len(name) <= 253 else ""
+    return f" ({name})" if isinstance(name, str) and len(name) <= 253 and name.isprintable() else ""
 
 
 def raise_if_any(findings: Sequence[Finding], source: str = "", document: Document | None = None) -> None:

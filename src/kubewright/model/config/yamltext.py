@@ -28,6 +28,7 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]{1,18}|(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{0,18})?)(?:[eE][-+]?[0-9]{1,2})?", re.ASCII
 )
+_NAME = re.compile(r"[-A-Za-z0-9_]{1,80}", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -258,11 +259,13 @@ def _plain(text: str) -> Any:
 
 
 def render_path(path: Path) -> str:
-    """A path as users read it: `hosts[2].ssh.port`."""
+    """A path as users read it: `hosts[2].ssh.port`, `hosts[0].labels['example.com/disk']`."""
     text = ""
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
+        elif not _NAME.fullmatch(part):
+            text += f"[{part[:80]!r}]"
         else:
             text += f".{part}" if text else part
     return text
