@@ -35,6 +35,18 @@ class LazyGroup(click.Group):
             raise TypeError(f"{module}:{attribute} is no click command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names; a misspelt one is answered with the likeliest."""
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches
+
+            likely = get_close_matches(name, self.list_commands(ctx), 1, 0.6)
+            ctx.fail(f"there is no command {name!r}" + (f"; did you mean {likely[0]!r}?" if likely else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in `--help`."""
         with formatter.section("Commands"):
