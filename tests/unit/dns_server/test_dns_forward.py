@@ -13,7 +13,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from dns_kit import (
+from tests.unit.dns_server.dns_kit import (
     LOOPBACK,
     FakeUpstream,
     answering,

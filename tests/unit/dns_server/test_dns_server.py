@@ -13,7 +13,7 @@ import dns.message
 import dns.rdataclass
 import dns.rdatatype
 import pytest
-from dns_kit import (
+from tests.unit.dns_server.dns_kit import (
     LOOPBACK,
     Known,
     answering,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from dns_kit import endpoint, service, slice_of, until
+from tests.unit.dns_server.dns_kit import endpoint, service, slice_of, until
 
 from kubewright.clients.kube import KubeClient
 from kubewright.dns import watch

@@ -13,9 +13,9 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 from dns.edns import EDECode
-from dns_kit import make_server, rcode, texts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.unit.dns_server.dns_kit import make_server, rcode, texts
 
 from kubewright.dns.cache import AnswerCache, Entry
 from kubewright.dns.index import NAMESPACES

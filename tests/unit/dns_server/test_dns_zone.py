@@ -6,7 +6,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import pytest
-from dns_kit import endpoint, port, service, slice_of, small_cluster
+from tests.unit.dns_server.dns_kit import endpoint, port, service, slice_of, small_cluster
 
 from kubewright.dns import objects
 from kubewright.dns.index import NAMESPACES, Index
