@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from kubewright.phases.install import PROGRAM_DIRECTORY
 from kubewright.phases.node import Node
 
 KUBELET_PROGRAM = f"{PROGRAM_DIRECTORY}/kubelet"
+CONFIG_ANNOTATION = "kubewright.dev/config-digest"
 UNIT_PATH = "/etc/systemd/system/kubelet.service"
 """Below /etc, where no package's unit is overwritten."""
 
@@ -108,7 +110,8 @@ class Desired:
         ):
             document["resolvConf"] = node.facts.resolv_conf
             config = to_yaml(document).decode()
-        taints = [taint.model_dump() for taint in node.spec.taints or ()] if not node.is_control_plane else []
+        # kubeadm registers a worker with its taints, and patches a control plane's.
+        taints = [] if node.is_control_plane else self.taints(node)
         flags = kubelet.kubelet_flags(
             self.facts,
             node_name=node.name,
@@ -132,10 +135,8 @@ class Desired:
         return role | node.spec.labels
 
     def taints(self, node: Node) -> list[dict[str, str]]:
-        """A node's taints: those of cluster.yaml, or its role's (P29)."""
-        if node.spec.taints is not None:
-            return [taint.model_dump() for taint in node.spec.taints]
-        return [stored.control_plane_taint(self.facts)] if node.is_control_plane else []
+        """A node's taints: those of cluster.yaml, or its roles' (P29)."""
+        return [taint.model_dump() for taint in node.spec.taints_or_default(self.facts.control_plane_taint)]
 
     # -- objects ----------------------------------------------------------------------------------------------
 
@@ -154,13 +155,21 @@ class Desired:
         ]
 
     def proxy_objects(self, first: Node) -> list[Object]:
-        """kube-proxy."""
-        return addons.kube_proxy(
+        """kube-proxy. Its Pods read their configuration when they start, so that its digest stands in their
+        template: another configuration replaces them (P52)."""
+        objects = addons.kube_proxy(
             kube_proxy_configuration(self.spec, self.cluster),
             self.endpoint(first),
             self.images["kube-proxy"],
             by_user=bool(self.spec.kube_proxy_configuration),
         )
+        config = next(obj for obj in objects if obj["kind"] == "ConfigMap")
+        digest = hashlib.sha256(to_yaml(config["data"])).hexdigest()[:16]
+        for obj in objects:
+            if obj["kind"] == "DaemonSet":
+                template = obj["spec"]["template"]["metadata"]
+                template["annotations"] = (template.get("annotations") or {}) | {CONFIG_ANNOTATION: digest}
+        return objects
 
     def dns_objects(self) -> list[Object]:
         """Cluster DNS: CoreDNS, or the built-in server in its place."""
