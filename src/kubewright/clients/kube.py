@@ -269,7 +269,7 @@ class KubeClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiError(
                 f"{method} {self.server.url}{path}: {str(error) or type(error).__name__}",
-                hint="is the API server up, and reachable from here? `kubewright status` shows it",
+                hint="is the API server up, and reachable from here?",
             ) from error
 
     async def json(self, method: str, path: str, **options: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_what_should_not_happen_leaves_a_private_traceback_in_a_file(
     capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     try:
-        raise KeyError("the key")
+        os.environ["NO_SUCH_VARIABLE"]
     except KeyError as error:
         assert report(error) == ExitCode.FAILURE
     shown = capsys.readouterr().err
