@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from tests.integration.sshd import Sshd, World, free_port, write_key
+from ssh_fixtures import Sshd, World, free_port, write_key
 
 from kubewright.errors import CommandError, ExitCode, HostError, WaitTimeoutError
 from kubewright.hosts import FileWrite
@@ -33,12 +34,11 @@ ODD = 'it\'s a "file"\nwith $(everything) * \\'
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
-    # Other users' logins must reach what stands below.
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    return World(folder)
+def world() -> Iterator[World]:
+    # Not pytest's folder, which is closed to the users that log in below.
+    with tempfile.TemporaryDirectory(prefix="kubewright-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield World(Path(folder))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ async def test_a_cancelled_upload_leaves_nothing(host: SshHost, tmp_path: Path) 
     task = asyncio.create_task(
         host.upload(tmp_path / "local", str(tmp_path / "there" / "x"), progress=lambda *_: reached.set())
     )
-    await reached.wait()
+    await asyncio.wait_for(reached.wait(), 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -30,7 +30,20 @@ for path; do
 done
 """
 
-STAT = r"""
+# openssl uses the processor's SHA instructions and is five times as fast as coreutils, but starts slower.
+_SUM = r"""
+sum() {
+  if [ "$2" -gt 4194304 ] && command -v openssl >/dev/null; then
+    openssl dgst -sha256 -r <"$1" 2>/dev/null || sha256sum <"$1"
+  else
+    sha256sum <"$1"
+  fi
+}
+"""
+
+STAT = (
+    _SUM
+    + r"""
 token=$1; digest=$2; shift 2
 [ $# -gt 0 ] || exit 0
 stat -c "%f %U %G %s %n$token" -- "$@" 2>/dev/null
@@ -40,11 +53,12 @@ i=0
 for path; do
   if [ -f "$path" ] && [ ! -L "$path" ]; then
     printf '%s ' "$i"
-    sha256sum <"$path" || echo
+    sum "$path" "$(stat -c %s -- "$path")" || echo
   fi
   i=$((i + 1))
 done
 """
+)
 
 # Temporary files are known by the token alone, so that the trap finds them whatever was interrupted. Nothing is
 # renamed before everything has arrived: the token as the last line of the input proves that it did.
@@ -103,6 +117,7 @@ each publish "$@" || failed "$i" "$folder/"
 
 UPLOAD = (
     _FAILED
+    + _SUM
     + r"""
 token=$1; path=$2; mode=$3; size=$4; sum=$5
 umask 077
@@ -119,7 +134,7 @@ stage() {
 stage || failed 0 "$folder/"
 if [ "$(wc -c <"$temp")" -ne "$size" ]; then echo 'the input ended early' >&2; failed 0 "$folder/"; fi
 if [ -n "$sum" ]; then
-  found=$(sha256sum <"$temp")
+  found=$(sum "$temp" "$size")
   if [ "${found%% *}" != "$sum" ]; then
     echo "its SHA-256 there is ${found%% *}, and should be $sum" >&2
     failed 0 "$folder/"

@@ -201,6 +201,13 @@ async def test_stat_without_digest(host: LocalHost, tmp_path: Path) -> None:
     assert found[str(tmp_path / "file")].sha256 == ""
 
 
+async def test_the_digest_of_a_large_file(host: LocalHost, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 5
+    (tmp_path / "file").write_bytes(data)
+    found = await host.stat_files([str(tmp_path / "file")])
+    assert found[str(tmp_path / "file")].sha256 == hashlib.sha256(data).hexdigest()
+
+
 @pytest.mark.parametrize("path", ["relative", "/folder/", "", "/nul\0"])
 async def test_paths_must_be_absolute(path: str) -> None:
     with pytest.raises(HostError, match="absolute path"):
@@ -237,7 +244,7 @@ async def test_a_cancelled_upload_leaves_nothing(host: LocalHost, tmp_path: Path
     task = asyncio.create_task(
         host.upload(tmp_path / "local", str(tmp_path / "remote"), progress=lambda *_: reached.set())
     )
-    await reached.wait()
+    await asyncio.wait_for(reached.wait(), 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
