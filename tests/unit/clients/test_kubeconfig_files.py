@@ -67,7 +67,7 @@ def without_ours(config: dict[str, Any]) -> dict[str, Any]:
 
 @settings(
     deadline=None,
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(config=configs, flow=st.booleans())

@@ -168,6 +168,14 @@ async def test_what_passes_now_and_then_has_failed() -> None:
     assert {str(result.check.source) for result in results if not result.ok} == {"pod w1"}
 
 
+async def test_a_busy_computer_gets_another_chance_to_pass_at_once() -> None:
+    _, results = await prove(
+        lambda identity, before: before not in (0, 2) or not identity.startswith("dns|pod w1")
+    )
+    assert all(result.ok for result in results)
+    assert max(result.tries for result in results) == 3
+
+
 async def test_what_never_passes_ends_when_the_time_is_over() -> None:
     kube, results = await prove(lambda identity, _before: "dns" not in identity)
     assert {result.check.topic for result in results if not result.ok} == {Topic.DNS}
