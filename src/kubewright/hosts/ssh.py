@@ -15,6 +15,7 @@ import asyncssh
 from kubewright.errors import ExitCode, HostError
 from kubewright.hosts import scripts
 from kubewright.hosts.shell import Output, ShellHost, tail
+from kubewright.hosts.slots import Slots
 from kubewright.hosts.ssh_keys import Target
 from kubewright.hosts.ssh_login import Connection, log_in
 from kubewright.hosts.ssh_session import WRAPPER, CommandSession
@@ -52,9 +53,7 @@ class SshHost(ShellHost):
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._sudo = False
-        self._running = 0
-        self._limit = MAX_CHANNELS
-        self._free = asyncio.Condition()
+        self._slots = Slots(MAX_CHANNELS)
 
     # -- the connection ---------------------------------------------------------------------------------------
 
@@ -67,7 +66,8 @@ class SshHost(ShellHost):
         try:
             return await asyncio.shield(self._connecting)
         except asyncio.CancelledError:
-            if self._connecting.cancelled():  # by `close`
+            task = asyncio.current_task()
+            if self._connecting.cancelled() and task is not None and not task.cancelling():  # by `close`
                 raise HostError(f"the connection to {self.name} was closed", host=self.name) from None
             raise
 
@@ -110,15 +110,8 @@ class SshHost(ShellHost):
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         await self._connect()
-        async with self._free:
-            await self._free.wait_for(lambda: self._running < self._limit)
-            self._running += 1
-        try:
+        async with self._slots:
             yield
-        finally:
-            self._running -= 1
-            async with self._free:
-                self._free.notify()
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -187,21 +180,14 @@ class SshHost(ShellHost):
             except asyncssh.ChannelOpenError as error:
                 if connection.is_closed():
                     raise _NotStartedError from None
-                if self._running <= 1:
-                    raise HostError(
-                        f"{self.name} opens no session: {error.reason}",
-                        hint="does sshd allow sessions (MaxSessions) and has the host room for a process?",
-                        host=self.name,
-                    ) from None
-                # sshd allows fewer sessions than its default: wait until one of ours ends.
-                self._limit = max(1, self._running - 1)
-                async with self._free:
-                    self._running -= 1
-                    try:
-                        await self._free.wait_for(lambda: self._running < self._limit)
-                    finally:
-                        self._running += 1
-                continue
+                # sshd may allow fewer sessions than its default: then wait until one of ours ends.
+                if await self._slots.refused():
+                    continue
+                raise HostError(
+                    f"{self.name} opens no session: {error.reason}",
+                    hint="does sshd allow sessions (MaxSessions), and has the host room for a process?",
+                    host=self.name,
+                ) from None
             except (asyncssh.Error, OSError):
                 raise _NotStartedError from None
             assert isinstance(session, CommandSession)
@@ -298,10 +284,11 @@ class SshHost(ShellHost):
 
     async def close(self) -> None:
         """See `Host.close`."""
-        if self._connecting is not None and not self._connecting.done():
+        if self._connecting is not None:
             self._connecting.cancel()
-            with suppress(asyncio.CancelledError, HostError):
-                await self._connecting
+            await asyncio.wait([self._connecting])
+            if not self._connecting.cancelled():
+                self._connecting.exception()  # whoever waited for it was told
         for connection in (self._connection, self._jump):
             if connection is not None:
                 connection.close()

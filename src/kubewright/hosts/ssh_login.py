@@ -27,7 +27,7 @@ _LOGIN_TIMEOUT = 30.0
 _ATTEMPTS = 3
 
 # AES-GCM first: with the processor's AES instructions it is the fastest (bench/ssh_upload.py).
-_CIPHERS = (
+CIPHERS = (
     "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr",
     "aes256-ctr",
 )  # fmt: skip
@@ -95,7 +95,7 @@ async def _log_in_once(
                 known_hosts=(known.keys, known.authorities, known.revoked, [], [], [], []),
                 server_host_key_algs=algorithms(known), client_keys=pairs,
                 agent_path=None if target.key_files else os.environ.get("SSH_AUTH_SOCK"),
-                preferred_auth="publickey", gss_host=None, config=None, encryption_algs=_CIPHERS,
+                preferred_auth="publickey", gss_host=None, config=None, encryption_algs=CIPHERS,
                 compression_algs=None, keepalive_interval=10, keepalive_count_max=3, login_timeout=None,
                 connect_timeout=None, **options,
             )  # fmt: skip

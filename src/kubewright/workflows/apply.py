@@ -191,17 +191,24 @@ class _Run:
             await self._do(Kubeconfigs(node, of_kubelet, certs, "kubeconfig-kubelet"))
 
         async def kubelet() -> None:
+            await credentials
             config = to_yaml(want.kubelet_config(node)).decode()
-            await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=prepared.result()))
+            await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=await prepared))
+
+        async def images() -> None:
+            await prepared
+            await self._images(node, first=True)
+
+        async def other_credentials() -> None:
+            await credentials
+            await self._do(leaves)
+            await self._do(others)
 
         async with asyncio.TaskGroup() as group:
             prepared = group.create_task(self._prepare(node))
-            group.create_task(kubelet_credentials())
-        async with asyncio.TaskGroup() as group:
-            group.create_task(kubelet())
-            group.create_task(self._images(node, first=True))
-            group.create_task(self._do(leaves))
-            group.create_task(self._do(others))
+            credentials = group.create_task(kubelet_credentials())
+            for work in (kubelet(), images(), other_credentials()):
+                group.create_task(work)
         pods = manifests.static_pods(
             want.cluster, control_plane, want.facts, ca_dirs=await ca_directories(node.host)
         )
