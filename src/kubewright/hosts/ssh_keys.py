@@ -148,16 +148,16 @@ def client_keys(target: Target) -> tuple[list[asyncssh.SSHKeyPair], list[str]]:
     for file in target.key_files:
         try:
             loaded = asyncssh.load_keypairs([str(file)])
-        except asyncssh.KeyEncryptionError:
-            raise _unusable_key(
-                target, file, "is protected by a passphrase",
-                f"load it into ssh-agent (ssh-add {shlex.quote(str(file))}) and leave `keyFiles` out",
-            ) from None  # fmt: skip
         except OSError as error:
             raise _unusable_key(
                 target, file, f"cannot be read: {error.strerror}", "correct `ssh.keyFiles`"
             ) from None
-        except (asyncssh.KeyImportError, ValueError) as error:
+        except (asyncssh.KeyEncryptionError, ValueError) as error:
+            if "passphrase" in str(error).lower() or isinstance(error, asyncssh.KeyEncryptionError):
+                raise _unusable_key(
+                    target, file, "is protected by a passphrase",
+                    f"load it into ssh-agent (ssh-add {shlex.quote(str(file))}) and leave `keyFiles` out",
+                ) from None  # fmt: skip
             raise _unusable_key(
                 target, file, f"is not a private key: {error}", "correct `ssh.keyFiles`"
             ) from None
@@ -170,7 +170,7 @@ def client_keys(target: Target) -> tuple[list[asyncssh.SSHKeyPair], list[str]]:
     for name in _USUAL_KEYS:
         file = Path("~/.ssh").expanduser() / name
         # The usual files are a guess: one that is absent, encrypted or of another kind is passed over.
-        with suppress(OSError, ValueError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+        with suppress(OSError, ValueError, asyncssh.KeyEncryptionError):
             pairs += asyncssh.load_keypairs([str(file)])
             tried.append(str(file))
     return pairs, tried

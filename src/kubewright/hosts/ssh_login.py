@@ -27,7 +27,7 @@ _LOGIN_TIMEOUT = 30.0
 _ATTEMPTS = 3
 
 # AES-GCM first: with the processor's AES instructions it is the fastest (bench/ssh_upload.py).
-CIPHERS = (
+CIPHERS: tuple[str, ...] = (
     "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr",
     "aes256-ctr",
 )  # fmt: skip
