@@ -283,6 +283,35 @@ async def test_forwards_lead_straight_there(tmp_path: Path) -> None:
             pass
 
 
+def without_root(monkeypatch: pytest.MonkeyPatch, tools: Path, sudo: str) -> LocalHost:
+    """A host that takes us for another user than root, with a stand-in for sudo."""
+    (tools / "sudo").write_text(f"#!/bin/sh\n{sudo}\n")
+    (tools / "sudo").chmod(0o755)
+    monkeypatch.setattr("kubewright.hosts.local.os.geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return LocalHost()
+
+
+async def test_without_root_commands_go_through_sudo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = f'echo "$@" >>{tmp_path}/log; shift; [ "$1" != -- ] || shift; exec "$@"'
+    host = without_root(monkeypatch, tmp_path, script)
+    assert (await host.run(["printf", "%s", "a b"])).text == "a b"
+    assert (await host.run(["true"])).ok
+    assert (tmp_path / "log").read_text() == "-n true\n-n -- printf %s a b\n-n -- true\n"
+    with pytest.raises(WaitTimeoutError):
+        await host.shell('echo $$ >"$1"; sleep 300', str(tmp_path / "pid"), timeout=0.2)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+async def test_without_root_and_sudo_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    host = without_root(monkeypatch, tmp_path, "echo 'sudo: a password is required' >&2; exit 1")
+    with pytest.raises(HostError, match="not root here") as caught:
+        await host.run(["touch", str(tmp_path / "file")])
+    assert caught.value.exit_code == ExitCode.HOST_NO_PRIVILEGE
+    assert caught.value.evidence == ("sudo: a password is required",)
+    assert not (tmp_path / "file").exists()
+
+
 async def test_facts_are_kept(host: LocalHost) -> None:
     facts = await host.facts()
     assert facts.is_root
