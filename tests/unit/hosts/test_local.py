@@ -293,7 +293,7 @@ def without_root(monkeypatch: pytest.MonkeyPatch, tools: Path, sudo: str) -> Loc
 
 
 async def test_without_root_commands_go_through_sudo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = f'echo "$@" >>{tmp_path}/log; shift; [ "$1" != -- ] || shift; exec "$@"'
+    script = f'printf "%s\\n" "$*" >>{tmp_path}/log; shift; [ "$1" != -- ] || shift; exec "$@"'
     host = without_root(monkeypatch, tmp_path, script)
     assert (await host.run(["printf", "%s", "a b"])).text == "a b"
     assert (await host.run(["true"])).ok
