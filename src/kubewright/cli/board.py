@@ -108,7 +108,7 @@ class Board:
             return [
                 line
                 for lane in self._lanes.values()
-                for line in (_running(lane, now) or ([_rest(lane)] if lane.host else []))
+                for line in (_running(lane, now) or ([_rest(lane, over=False)] if lane.host else []))
             ]
         shown = busy[: max(height - 1, 0)]
         hidden = len(busy) - len(shown)
@@ -155,13 +155,13 @@ def _running(lane: Lane, now: float) -> list[Line]:
     return lines
 
 
-def _rest(lane: Lane) -> Line:
-    """A lane's one line when nothing runs on its host."""
+def _rest(lane: Lane, *, over: bool = True) -> Line:
+    """A lane's one line when nothing runs on its host; without a mark as long as the run is not over."""
     seconds = lane.ended - lane.started
     if lane.failed:
         return Line(Look.FAILED, lane.host, f"stopped at {lane.failed}", seconds)
     if not lane.done:
-        return Line(Look.SKIPPED, lane.host, "nothing to do", seconds)
+        return Line(Look.SKIPPED if over else Look.WAITING, lane.host, "nothing to do", seconds)
     steps = f"{lane.done} step{'s' if lane.done != 1 else ''}"
     rest = f", {lane.skipped} with nothing to do" if lane.skipped else ""
-    return Line(Look.DONE, lane.host, f"{steps} done{rest}", seconds)
+    return Line(Look.DONE if over else Look.WAITING, lane.host, f"{steps} done{rest}", seconds)

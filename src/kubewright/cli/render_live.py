@@ -30,7 +30,7 @@ _ASCII_MARKS = {Look.DONE: "+", Look.SKIPPED: "-", Look.FAILED: "x", Look.WAITIN
 _SPINNER, _ASCII_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 _BAR, _ASCII_BAR = ("━", "─"), ("#", ".")
 _BAR_WIDTH = 16
-_LABEL_AT_LEAST, _LABEL_AT_MOST = 8, 24
+_LABEL_AT_LEAST, _LABEL_AT_MOST = 16, 24
 REFRESHES = 8
 """Redrawings a second: smooth enough for a spinner, and next to no load."""
 
@@ -119,7 +119,7 @@ class LiveView:
 
     def _fit(self, lines: list[Line]) -> None:
         """Let the label column grow to its longest label; it never shrinks, so that nothing jumps about."""
-        most = min(_LABEL_AT_MOST, max(self.console.width // 3, _LABEL_AT_LEAST))
+        most = max(min(_LABEL_AT_MOST, self.console.width // 4), 8)
         labels = [cell_len(line.label) for line in lines if line.look not in (Look.NOTE, Look.TITLE)]
         self._label_width = min(max([self._label_width, *labels]), most)
 

@@ -55,6 +55,8 @@ class PlainLines:
                 return f"{event.name}  done{took}"
             case Kind.PHASE_SKIPPED:
                 return f"{event.name}  nothing to do: {event.message}"
+            case Kind.PHASE_FAILED | Kind.WORKFLOW_FAILED if event.message == "cancelled":
+                return f"{event.name}  cancelled{took}"
             case Kind.PHASE_FAILED | Kind.WORKFLOW_FAILED:
                 return f"{event.name}  failed{took}: {event.message}"
             case Kind.WORKFLOW_STARTED:

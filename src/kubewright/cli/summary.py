@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def next_lines(file: Path | None, merged: Merged | None, retry: str) -> list[str
         kubectl = "kubectl get nodes" if merged.current else f"kubectl --context {merged.context} get nodes"
     else:
         kubectl = f"kubectl --kubeconfig {file} get nodes" if file else ""
+    if not shutil.which("kubectl"):
+        kubectl = ""
     commands = [kubectl, retry, retry.replace(" status", " check", 1)]
     return [*_labelled("kubeconfig", places), *_labelled("next", [line for line in commands if line])]
 

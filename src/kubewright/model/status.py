@@ -20,6 +20,8 @@ CONTROL_PLANE_PARTS = {
 """Static Pods by their `component` label, as kubeadm sets it."""
 _ON_THE_WAY = {"Completed", "PodInitializing", "ContainerCreating"}
 """Reasons of a container's state that are no trouble."""
+SETTLED = timedelta(minutes=2)
+"""A kubelet that joined with static Pods running reports them within this time."""
 FRESH = timedelta(seconds=30)
 """A pod younger than this may well be not ready yet: it is not called a problem."""
 
@@ -39,6 +41,8 @@ class NodeStatus:
     taints: tuple[str, ...]
     schedulable: bool = True
     problems: tuple[str, ...] = ()
+    new: bool = False
+    """Whether its kubelet may not have reported its static Pods yet."""
 
     @property
     def is_control_plane(self) -> bool:
@@ -83,7 +87,7 @@ class ClusterStatus:
             "server": self.server,
             "version": self.version,
             "healthy": self.healthy,
-            "nodes": [_camel(asdict(node)) for node in self.nodes],
+            "nodes": [_camel(asdict(node), without="new") for node in self.nodes],
             "parts": [_camel(asdict(part)) | {"healthy": part.healthy} for part in self.parts],
             "failedApiChecks": list(self.failed_api_checks),
             "problems": list(self.problems),
@@ -157,6 +161,7 @@ def node_status(node: Object, now: datetime) -> NodeStatus:
         taints=tuple(_taint(item) for item in spec.get("taints") or []),
         schedulable=not spec.get("unschedulable"),
         problems=tuple(problems),
+        new=_younger(meta, now, SETTLED),
     )
 
 
@@ -205,25 +210,27 @@ def span(duration: timedelta) -> str:
 
 
 def _control_plane(nodes: Sequence[NodeStatus], system: Iterable[Object]) -> list[PartStatus]:
-    """The static Pods of the control plane; etcd only where it is stacked (some node runs it)."""
-    control_planes = [node.name for node in nodes if node.is_control_plane]
+    """The static Pods of the control plane; none are missed where no node has the role (a hosted one).
+
+    etcd is external where no node runs it.
+    """
     found: dict[str, dict[str, Object]] = {component: {} for component in CONTROL_PLANE_PARTS}
     for pod in system:
         component = (pod["metadata"].get("labels") or {}).get("component", "")
         if component in found:
             found[component][(pod.get("spec") or {}).get("nodeName", "")] = pod
-    if not any(found.values()):
-        return []  # a hosted control plane: its pods are not ours to see
     parts = []
     for component, title in CONTROL_PLANE_PARTS.items():
         pods = found[component]
-        if component == "etcd" and not pods:
+        wanted = [
+            node.name for node in nodes if node.is_control_plane and (node.name in pods or not node.new)
+        ]
+        if component == "etcd" and wanted and not pods and any(found.values()):
             parts.append(PartStatus("etcd", 1, 1, "external"))
-            continue
-        troubles = {name: pod_trouble(pods[name]) if name in pods else "no Pod" for name in control_planes}
-        bad = {name: trouble for name, trouble in troubles.items() if trouble}
-        detail = "; ".join(f"{name}: {trouble}" for name, trouble in bad.items())
-        parts.append(PartStatus(title, len(control_planes) - len(bad), len(control_planes), detail))
+        elif wanted:
+            troubles = {name: pod_trouble(pods[name]) if name in pods else "no Pod" for name in wanted}
+            bad = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
+            parts.append(PartStatus(title, len(wanted) - len(bad), len(wanted), "; ".join(bad)))
     return parts
 
 
@@ -276,6 +283,11 @@ def _shut_off(pods: Iterable[Object], nodes: Sequence[NodeStatus]) -> list[str]:
     return lines
 
 
+def _younger(meta: Object, now: datetime, age: timedelta) -> bool:
+    created = meta.get("creationTimestamp")
+    return created is not None and now - parse_time(created) < age
+
+
 def _since(condition: Object, now: datetime) -> str:
     when = condition.get("lastTransitionTime")
     return f" for {span(now - parse_time(when))}" if when else ""
@@ -291,9 +303,13 @@ def sort_nodes(nodes: Iterable[NodeStatus]) -> tuple[NodeStatus, ...]:
     return tuple(sorted(nodes, key=lambda node: (not node.is_control_plane, node.name)))
 
 
-def _camel(row: Mapping[str, Any]) -> dict[str, Any]:
+def _camel(row: Mapping[str, Any], *, without: str = "") -> dict[str, Any]:
     def name(key: str) -> str:
         first, *rest = key.split("_")
         return first + "".join("CIDR" if word == "cidr" else word.capitalize() for word in rest)
 
-    return {name(key): list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+    return {
+        name(key): list(value) if isinstance(value, tuple) else value
+        for key, value in row.items()
+        if key != without
+    }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kubewright.workflows.check_plan import Place, Report, Result, Source, Topic
 
+_TRIES = re.compile(r" \(\d+ tries\)$")
 CANNOT_RUN = "the probe could not be run: "
 """How the detail of each check begins whose pod could not run the probe program at all."""
 
@@ -13,21 +15,32 @@ CANNOT_RUN = "the probe could not be run: "
 def diagnose(report: Report) -> list[str]:
     """One line for each pattern among the failures; the most basic ones first. Empty where all is well."""
     lines = [f"node {node} took no part: {why}" for node, why in report.absent.items()]
-    tried = [result for result in report.results if not result.detail.startswith(CANNOT_RUN)]
     lines += _not_run(report.results)
-    pods = [result for result in tried if result.check.topic is Topic.PODS]
-    between = list(_pods(pods, Place.POD, "pods on {}")) + list(_node_to_pods(pods))
-    lines += between
-    others = [
-        *_service([result for result in tried if result.check.topic is Topic.SERVICE]),
-        *_node_port([result for result in tried if result.check.topic is Topic.NODE_PORT]),
-    ]
-    if between and others:
-        others = [f"{line} (this may follow from the above)" for line in others]
-    lines += others
-    lines += _dns([result for result in tried if result.check.topic is Topic.DNS])
-    lines += _api([result for result in tried if result.check.topic is Topic.API])
+    tried = [result for result in report.results if not result.detail.startswith(CANNOT_RUN)]
+    by_topic = {topic: [result for result in tried if result.check.topic is topic] for topic in Topic}
+    between = [*_pods(by_topic[Topic.PODS]), *_node_to_pods(by_topic[Topic.PODS])]
+    if between:
+        return lines + between + _follows(by_topic)
+    service = by_topic[Topic.SERVICE]
+    lines += [*_service(service), *_node_port(by_topic[Topic.NODE_PORT])]
+    # DNS and the API are behind service addresses: where none of those works, nothing is learnt from them.
+    deaf = {
+        source for source in _sources(service) if not any(r.ok for r in service if r.check.source == source)
+    }
+    lines += _dns([result for result in by_topic[Topic.DNS] if result.check.source not in deaf])
+    lines += _api([result for result in by_topic[Topic.API] if result.check.source not in deaf])
     return lines
+
+
+def _follows(by_topic: Mapping[Topic, Sequence[Result]]) -> list[str]:
+    """Where pods do not reach each other, one line for all that builds on it."""
+    names = {Topic.SERVICE: "service", Topic.NODE_PORT: "NodePort", Topic.DNS: "DNS", Topic.API: "API"}
+    counts = [
+        f"{bad} of {len(by_topic[topic])} {name} checks"
+        for topic, name in names.items()
+        if (bad := sum(1 for result in by_topic[topic] if not result.ok))
+    ]
+    return [f"this may be why {', '.join(counts)} failed, too"] if counts else []
 
 
 def _not_run(results: Iterable[Result]) -> list[str]:
@@ -39,13 +52,13 @@ def _not_run(results: Iterable[Result]) -> list[str]:
     return [f"{source}: no command can be run there: {detail}" for source, detail in why.items()]
 
 
-def _pods(results: Sequence[Result], place: Place, who: str) -> Iterator[str]:
-    """Who cannot reach the pods of which node; `who` is the source in words, with {} for its node."""
-    mine = [result for result in results if result.check.source.place is place]
+def _pods(results: Sequence[Result]) -> Iterator[str]:
+    """Which nodes' pods cannot reach which."""
+    mine = [result for result in results if result.check.source.place is Place.POD]
     failed = {_pair(result): result.detail for result in mine if not result.ok}
     across = {pair for pair in map(_pair, mine) if pair[0] != pair[1]}
     for node in dict.fromkeys(target for source, target in failed if source == target):
-        yield f"{who.format(node)} do not reach the pod on their own node{_why([failed[node, node]])}"
+        yield f"pods on {node} do not reach the pod on their own node{_why([failed[node, node]])}"
     bad = [pair for pair in failed if pair in across]
     if len(across) > 2 and len(bad) == len(across):
         yield (
@@ -59,17 +72,17 @@ def _pods(results: Sequence[Result], place: Place, who: str) -> Iterator[str]:
     for node in deaf:
         pairs = [pair for pair in bad if pair[1] == node or (node in mute and pair[0] == node)]
         explained.update(pairs)
-        both = f" and {who.format(node)} reach no other node" if node in mute else ""
+        both = ", and reach no other node" if node in mute else ""
         yield f"pods on {node} cannot be reached from any other node{both}{_why(failed[p] for p in pairs)}"
     for node in mute:
         if node not in deaf:
             pairs = [pair for pair in bad if pair[0] == node]
             explained.update(pairs)
-            yield f"{who.format(node)} reach no pod on another node{_why(failed[p] for p in pairs)}"
+            yield f"pods on {node} reach no pod on another node{_why(failed[p] for p in pairs)}"
     for source, target in bad:
         if (source, target) not in explained:
             back = "" if (target, source) in failed else "; the other way round works"
-            yield f"{who.format(source)} cannot reach the pod on {target}{back}{_why([failed[source, target]])}"
+            yield f"pods on {source} cannot reach the pod on {target}{back}{_why([failed[source, target]])}"
 
 
 def _node_to_pods(results: Sequence[Result]) -> Iterator[str]:
@@ -163,6 +176,9 @@ def _plural(place: Place) -> str:
 
 
 def _why(details: Iterable[str]) -> str:
-    """The first two different details, in brackets."""
-    different = list(dict.fromkeys(detail for detail in details if detail))[:2]
-    return f" ({'; '.join(different)})" if different else ""
+    """The first detail, and the first of another kind, in brackets; how often it was tried is noise here."""
+    by_kind: dict[str, str] = {}
+    for detail in details:
+        if text := _TRIES.sub("", detail):
+            by_kind.setdefault(text.rpartition(": ")[2], text)
+    return f" ({'; '.join(list(by_kind.values())[:2])})" if by_kind else ""

@@ -98,7 +98,7 @@ def test_board_shows_what_runs_and_collapses_a_host_to_one_line() -> None:
     board(event(Kind.PHASE_PROGRESS, "prepare", "w2", "packages", fraction=0.5))
     board(event(Kind.PHASE_DONE, "prepare", "w1", "Prepare the host", elapsed=2.0))
     assert board.live() == [
-        Line(Look.DONE, "w1", "1 step done", 2.0),
+        Line(Look.WAITING, "w1", "1 step done", 2.0),
         Line(Look.RUNNING, "w2", "prepare: packages", 2.0, 0.5),
     ]
     board(event(Kind.PHASE_SKIPPED, "prepare", "w2", "nothing"))

@@ -107,6 +107,13 @@ def test_p21_a_missing_or_dead_controller_manager_is_named() -> None:
     )
 
 
+def test_a_control_plane_that_has_just_joined_has_not_reported_its_pods() -> None:
+    new, old = node("cp1", roles=("master",)), node("cp2", roles=("master",))
+    new["metadata"]["creationTimestamp"], old["metadata"]["creationTimestamp"] = at(1), at(5)
+    assert digest(seen(nodes=[new])).healthy
+    assert digest(seen(nodes=[new, old])).problems[0] == "API server: 0 of 1 ready: cp2: no Pod"
+
+
 def test_external_etcd_is_not_missed() -> None:
     status = digest(seen(nodes=[node("cp1", roles=("master",))], pods=control_plane("cp1", without="etcd")))
     assert status.healthy

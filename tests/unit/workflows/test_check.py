@@ -249,7 +249,7 @@ def test_p42_a_node_whose_pods_are_out_of_reach() -> None:
 def test_a_node_that_is_cut_off_both_ways() -> None:
     cut = report(lambda c: is_pods(c) and "w2" in (c.target, c.source.node) and c.target != c.source.node)
     assert diagnose(cut) == [
-        "pods on w2 cannot be reached from any other node and pods on w2 reach no other node (no answer)"
+        "pods on w2 cannot be reached from any other node, and reach no other node (no answer)"
     ]
 
 
@@ -289,11 +289,31 @@ def test_p11_services_that_do_not_work_on_one_node_or_on_any() -> None:
     assert diagnose(some) == ["pod w1: 1 of 3 requests to the service address failed (no answer)"]
 
 
-def test_what_follows_is_said_to_follow() -> None:
+def test_what_builds_on_the_pod_network_is_one_line() -> None:
     lines = diagnose(report(lambda c: (is_pods(c) and c.target == "w2" and c.source.node != "w2")
-                            or (c.topic is Topic.NODE_PORT and c.target == "w2")))  # fmt: skip
-    assert len(lines) == 2
-    assert lines[1].endswith("(this may follow from the above)")
+                            or (c.topic is Topic.NODE_PORT and c.target == "w2")
+                            or (c.topic is Topic.API and c.source.node == "w1")))  # fmt: skip
+    assert lines == [
+        "pods on w2 cannot be reached from any other node (no answer)",
+        "this may be why 4 of 12 NodePort checks, 1 of 3 API checks failed, too",
+    ]
+
+
+def test_dns_and_api_are_behind_service_addresses() -> None:
+    topics = (Topic.SERVICE, Topic.DNS, Topic.API)
+    lines = diagnose(report(lambda c: c.topic in topics and c.source == Source(Place.POD, "w1")))
+    assert lines == ["pods on w1 get no answer from service addresses: look at kube-proxy there (no answer)"]
+
+
+def test_the_same_reason_with_other_addresses_is_given_once() -> None:
+    results = [
+        Result(check, False, f"10.0.0.{number}:80: no answer ({number} tries)") if check.topic is Topic.API
+        else Result(check, True)
+        for number, check in enumerate(plan(SETTING, members(3), computer=False))
+    ]  # fmt: skip
+    (line,) = diagnose(Report(("w1", "w2", "w3"), tuple(results)))
+    assert line.count("no answer") == 1
+    assert "tries" not in line
 
 
 def test_node_ports_dns_and_api() -> None:
