@@ -19,7 +19,7 @@ from kubewright.lab import cgroups, computer, limits
 from kubewright.lab.description import cluster_document, cluster_name, cluster_yaml, read_document
 from kubewright.lab.disk import LabKeys, hosts_file, machine_files, write_disk
 from kubewright.lab.keys import ensure_client_key, known_hosts, make_key, write_private
-from kubewright.lab.machine import Machine, enter, remove_tree
+from kubewright.lab.machine import Machine, MachineEndedError, enter, remove_tree
 from kubewright.lab.network import LabNetwork, drop_namespace, link_alias, networks_in_use
 from kubewright.lab.places import RUN, STATE, Places, computer_lock, lab_lock, remove_if_empty
 from kubewright.lab.plan import LabPlan, check_lab_name, choose_subnet, is_machine_name, plan_machines
@@ -208,10 +208,15 @@ async def _run_machine(
 ) -> None:
     async with events.phase("machine-boot", "boot the machine", host=machine.name) as phase:
         runs = attached and machine.pid() is not None
-        if not runs:
+        state = ""
+        if runs:
+            with contextlib.suppress(MachineEndedError):  # it was about to
+                state = await machine.ready(phase.progress)
+        if not state:
+            runs = False
             await machine.stop()  # what a killed run left of it
             machine.start(network)
-        state = await machine.ready(phase.progress)
+            state = await machine.ready(phase.progress)
         if state == "degraded":
             events.warn(f"some units failed: kubewright lab exec {lab.name} {machine.name} -- systemctl --failed",
                         host=machine.name)  # fmt: skip
@@ -299,7 +304,8 @@ def _forget_context(name: str, events: Events) -> None:
                 rest = kubeconfig.load([file])
                 if not any(rest.get(section) for section in ("clusters", "contexts", "users")):
                     file.unlink()
-                    remove_if_empty(file.parent)
+                    if file.parent.name == ".kube":
+                        remove_if_empty(file.parent)
         except KubewrightError as error:
             events.warn(f"{error.message}; the context {name} may still be in it")
 

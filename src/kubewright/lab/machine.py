@@ -60,6 +60,10 @@ exec systemd-nspawn "$@" < /dev/null 9<&-
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
+class MachineEndedError(KubewrightError):
+    """A machine has no processes any more."""
+
+
 class Machine:
     """A machine of lab `lab`, whose disk is in `directory`: see `disk.write_disk`."""
 
@@ -157,13 +161,13 @@ class Machine:
     async def ready(self, progress: Callable[[str], None] = lambda _: None) -> str:
         """Wait until sshd answers and systemd has booted; returns systemd's state, `running` or `degraded`.
 
-        Raises `WaitTimeoutError` after `BOOT_DEADLINE`, and `KubewrightError` as soon as the machine has ended.
+        Raises `WaitTimeoutError` after `BOOT_DEADLINE`, and `MachineEndedError` as soon as it has ended.
         """
         deadline = time.monotonic() + BOOT_DEADLINE
         seen = "nothing"
         while time.monotonic() < deadline:
             if not self.processes():
-                raise KubewrightError(
+                raise MachineEndedError(
                     f"machine {self.name} ended while it booted", host=self.name, evidence=self.last_words()
                 )
             if not (pid := self.pid()):
