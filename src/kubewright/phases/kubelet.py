@@ -8,6 +8,7 @@ from typing import ClassVar
 from kubewright.errors import ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
+from kubewright.model.manifests import MANIFESTS_DIR
 from kubewright.phases.files import differing, file_changes
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -59,6 +60,9 @@ class Kubelet(Phase):
         """Write the files and (re)start the kubelet; the pods on the node go on running."""
         host = self._node.host
         await host.write_files(self._wanted)
+        # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
+        # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
+        await host.run(["mkdir", "-p", MANIFESTS_DIR])
         result = await host.shell(
             'systemctl daemon-reload && systemctl enable -q "$1" && systemctl restart "$1"', _UNIT,
             timeout=60, check=False,
