@@ -244,6 +244,18 @@ async def test_nothing_is_left_of_a_lab(lab: Lab, before: snapshot.Snapshot) -> 
     assert not (RUN / f"{lab.name}.lock").exists()
 
 
+async def test_a_lab_whose_plan_is_damaged_can_be_removed(before: snapshot.Snapshot) -> None:
+    made = await up("itlab-b", control_planes=1, workers=0, events=Events())
+    made.places.plan.write_text("{")
+    with pytest.raises(KubewrightError, match="damaged") as caught:
+        await up("itlab-b", control_planes=1, workers=0, events=Events())
+    assert "lab down" in caught.value.hint
+    assert "itlab-b" in call("list")
+    assert await down("itlab-b", events=Events())
+    left = await snapshot.settle(before, ignore=not_ours)
+    assert not left, "\n".join(map(str, left))
+
+
 def moments() -> Iterator[float]:
     """In seconds: from the choice of the subnet to machines that boot."""
     yield from (0.15, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8, 1.1)
