@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kubewright.cli.output import output_option, print_document
 from kubewright.cli.target import Selection, target_options
+
+if TYPE_CHECKING:
+    from kubewright.workflows.check_plan import Report
 
 
 @click.command()
@@ -33,7 +38,6 @@ def check(selection: Selection, image: str, output: str) -> None:
     from kubewright.workflows.check import CheckOptions
     from kubewright.workflows.check import check as workflow_check
     from kubewright.workflows.check_diagnosis import diagnose
-    from kubewright.workflows.check_plan import Report
 
     async def workflow(events: Events) -> Report:
         async with connect(selection) as target:
@@ -47,13 +51,14 @@ def check(selection: Selection, image: str, output: str) -> None:
         print_document(report.as_dict(diagnosis), output)
     if not report.ok:
         raise KubewrightError(
-            f"{len(report.failures)} of {len(report.results)} checks failed"
-            + (
-                f", and {len(report.absent)} of {len(report.nodes)} nodes took no part"
-                if report.absent
-                else ""
-            ),
+            _summary(report),
             evidence=diagnosis,
             hint="`kubewright status` shows the state of nodes and pods",
             exit_code=ExitCode.CHECK_FAILED,
         )
+
+
+def _summary(report: Report) -> str:
+    failed, absent = len(report.failures), len(report.absent)
+    checks = f"{failed or 'none'} of {len(report.results)} checks failed"
+    return f"{absent} of {len(report.nodes)} nodes took no part, {checks}" if absent else checks

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import yaml
 
 from kubewright.clients.kube import KubeClient, Object
 from kubewright.errors import ApiError, ConfigError
 from kubewright.events import Events
-from kubewright.model.status import node_status, parse_time
+from kubewright.model.status import NodeStatus, parse_time
 from kubewright.workflows import check_objects as objects
 from kubewright.workflows.check_clean import remove_leftovers, remove_namespace
 from kubewright.workflows.check_plan import Member, Place, Report, Setting, plan
 from kubewright.workflows.check_pods import Pods, started_pods
 from kubewright.workflows.check_probe import Prober, reachable_from_here
+from kubewright.workflows.status import read_nodes
 
 IMAGE_DAEMON_SET = "kubewright-network"
 """Its image holds the probe program, too, and every node has it."""
@@ -43,7 +43,7 @@ async def check(kube: KubeClient, events: Events, options: CheckOptions) -> Repo
     Raises `ApiError` where the API itself cannot be used, and `ConfigError` where the image is not known.
     """
     async with events.workflow("check", f"Try the cluster at {kube.server.url} out") as activity:
-        nodes = await kube.list("v1", "Node")
+        nodes = await read_nodes(kube)
         image = options.image or await _image(kube)
         domain = await _dns_domain(kube)
         name = objects.NAMESPACE_PREFIX + secrets.token_hex(3)
@@ -52,9 +52,11 @@ async def check(kube: KubeClient, events: Events, options: CheckOptions) -> Repo
                 made = await kube.create(objects.namespace(name))
                 await remove_leftovers(kube, events, now=parse_time(made["metadata"]["creationTimestamp"]))
                 services = await _make(kube, name, image)
-                ready, absent = _split(nodes)
-                pods = await started_pods(kube, name, ready, phase, options.start_deadline)
-                absent |= pods.absent
+                addresses = {node.name: node.address for node in nodes if node.ready}
+                pods = await started_pods(kube, name, addresses, phase, options.start_deadline)
+                absent = {
+                    node.name: "; ".join(node.problems) for node in nodes if not node.ready
+                } | pods.absent
                 phase.summary(f"pods run on {len(pods.members)} of {len(nodes)} nodes")
             report = await _try_out(
                 kube, events, options, pods, absent, nodes, await _setting(kube, name, domain, services)
@@ -75,7 +77,7 @@ async def _try_out(
     options: CheckOptions,
     pods: Pods,
     absent: Mapping[str, str],
-    nodes: list[Object],
+    nodes: Sequence[NodeStatus],
     setting: Setting,
 ) -> Report:
     async with events.phase("check-probe", "try every way from every node") as phase:
@@ -86,7 +88,7 @@ async def _try_out(
         results = await prober.run(checks, settle=options.settle)
         failed = sum(1 for result in results if not result.ok)
         phase.summary(f"{len(results)} checks, {failed or 'none'} failed")
-    return Report(tuple(sorted(node["metadata"]["name"] for node in nodes)), tuple(results), absent, skipped)
+    return Report(tuple(node.name for node in nodes), tuple(results), absent, skipped)
 
 
 async def _make(kube: KubeClient, name: str, image: str) -> dict[str, Object]:
@@ -113,17 +115,6 @@ async def _until_admitted(kube: KubeClient, name: str, image: str) -> None:
             if error.status not in (403, 500) or asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(0.1)
-
-
-def _split(nodes: list[Object]) -> tuple[dict[str, str], dict[str, str]]:
-    """Addresses of the nodes that are Ready, and of the others why they are not, by name."""
-    ready, absent = {}, {}
-    for status in (node_status(node, datetime.now(UTC)) for node in nodes):
-        if status.ready:
-            ready[status.name] = status.address
-        else:
-            absent[status.name] = "; ".join(status.problems)
-    return ready, absent
 
 
 async def _setting(kube: KubeClient, name: str, domain: str, services: Mapping[str, Object]) -> Setting:

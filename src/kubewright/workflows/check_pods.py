@@ -11,6 +11,10 @@ from kubewright.events import Activity
 from kubewright.model.status import pod_trouble
 from kubewright.workflows.check_objects import LABEL
 from kubewright.workflows.check_plan import Member, Place, Source
+from kubewright.workflows.status import read_nodes
+
+_LOOK_AT_NODES = 2.0
+"""Seconds between two looks at the nodes while their pods are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,19 @@ class Pods:
 async def started_pods(
     kube: KubeClient, namespace: str, addresses: Mapping[str, str], phase: Activity, deadline: float
 ) -> Pods:
-    """Wait until both pods are Ready on each node of `addresses`, at most `deadline` seconds."""
+    """Wait until both pods are Ready on each node of `addresses`, at most `deadline` seconds.
+
+    A node that is no longer Ready meanwhile is not waited for.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + deadline
+    began = loop.time()
+    next_look = began + _LOOK_AT_NODES
     shown = ""
+    absent: dict[str, str] = {}
     while True:
         pods = _by_source(await kube.list("v1", "Pod", namespace))
-        waiting = {node: why for node in addresses if (why := _missing(node, pods))}
-        if not waiting or loop.time() >= end:
+        waiting = {node: why for node in addresses if node not in absent and (why := _missing(node, pods))}
+        if not waiting or loop.time() >= began + deadline:
             break
         first = next(iter(waiting))
         message = f"{len(waiting)} of {len(addresses)} nodes to go; {first}: {waiting[first]}"
@@ -40,17 +49,25 @@ async def started_pods(
             shown = message
             phase.progress(message, 1 - len(waiting) / len(addresses))
         await asyncio.sleep(0.1)
-    absent = {
+        if loop.time() >= next_look:
+            next_look += _LOOK_AT_NODES
+            absent |= {node: why for node, why in (await not_ready(kube)).items() if node in waiting}
+    absent |= {
         node: f"{why}, {deadline:.0f} s after its start{await _events(kube, namespace, pods, node)}"
         for node, why in waiting.items()
     }
-    taking_part = [node for node in sorted(addresses) if node not in waiting]
     members = tuple(
         Member(node, addresses[node], pods[Source(Place.POD, node)]["status"]["podIP"])
-        for node in taking_part
+        for node in sorted(addresses)
+        if node not in absent
     )
-    names = {source: pod["metadata"]["name"] for source, pod in pods.items() if source.node in taking_part}
+    names = {source: pod["metadata"]["name"] for source, pod in pods.items() if source.node not in absent}
     return Pods(members, names, absent)
+
+
+async def not_ready(kube: KubeClient) -> dict[str, str]:
+    """The nodes that are not Ready, and why."""
+    return {node.name: "; ".join(node.problems) for node in await read_nodes(kube) if not node.ready}
 
 
 def _by_source(pods: list[Object]) -> dict[Source, Object]:

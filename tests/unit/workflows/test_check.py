@@ -194,12 +194,13 @@ class FakePods(KubeClient):
     def __init__(self, pods: list[dict[str, Any]]) -> None:
         super().__init__(Server("https://127.0.0.1:1"))
         self._pods = pods
+        self.nodes: list[dict[str, Any]] = []
 
     async def list(
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> list[dict[str, Any]]:
-        if kind == "Pod":
-            return self._pods
+        if kind in ("Pod", "Node"):
+            return self._pods if kind == "Pod" else self.nodes
         return [
             {
                 "involvedObject": {"name": "pod-w2"},
@@ -229,6 +230,16 @@ async def test_a_node_whose_pods_do_not_start_is_absent_and_the_others_take_part
     assert found.absent["w2"].startswith("pod pod-w2: Pending, 0 s after its start")
     assert found.absent["w2"].endswith("; FailedCreatePodSandBox: no IP addresses")
     assert found.absent["w3"].startswith("no pod of DaemonSet pod has been made for it")
+
+
+async def test_a_node_that_stops_being_ready_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubewright.workflows.check_pods._LOOK_AT_NODES", 0.1)
+    kube = FakePods([])
+    gone = {"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting"}
+    kube.nodes = [{"metadata": {"name": "w1"}, "status": {"conditions": [gone]}}]
+    async with Events().phase("check", "check") as phase:
+        found = await started_pods(kube, "n", {"w1": "10.0.0.1"}, phase, 60)
+    assert found.absent == {"w1": "not Ready: Kubelet stopped posting"}
 
 
 # -- diagnosis ----------------------------------------------------------------------------------------------------
