@@ -89,6 +89,7 @@ class LiveView:
             if width >= 72:
                 full, empty = _ASCII_BAR if self._ascii else _BAR
                 filled = round(fraction * _BAR_WIDTH)
+                tail.append(" ")
                 tail.append(full * filled, style="cyan")
                 tail.append(empty * (_BAR_WIDTH - filled), style="bright_black")
             tail.append(f" {fraction:4.0%}")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LABS = Path("/var/lib/kubewright/lab")
 DEFAULT_LAB = "default"
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
 _QUICK = 3.0
@@ -77,7 +76,7 @@ def target_options(function: F) -> F:
 
 
 def kubeconfig_files(
-    selection: Selection, env: Mapping[str, str] | None = None, labs: Path = LABS
+    selection: Selection, env: Mapping[str, str] | None = None, labs: Path | None = None
 ) -> tuple[list[Path], str]:
     """The kubeconfig files to read where no -f was given, and the cluster's name for a person.
 
@@ -86,6 +85,7 @@ def kubeconfig_files(
     unasked, because it may be anybody's production.
     """
     from kubewright.clients.kubeconfig import default_files
+    from kubewright.lab.places import STATE
 
     env = os.environ if env is None else env
     context = f"context {selection.context} of " if selection.context else ""
@@ -94,7 +94,7 @@ def kubeconfig_files(
     if env.get("KUBECONFIG") or selection.context:
         files = default_files(env)
         return files, f"{context}{os.pathsep.join(map(str, files))}"
-    lab = labs / DEFAULT_LAB / "kubeconfig"
+    lab = (labs or STATE) / DEFAULT_LAB / "kubeconfig"
     if lab.exists():
         return [lab], f"lab {DEFAULT_LAB}"
     raise ConfigError(
