@@ -148,13 +148,20 @@ class _Run:
     # -- hosts ------------------------------------------------------------------------------------------------
 
     async def _prepare(self, node: Node) -> bool:
-        """What a node's kubelet needs before it starts; whether its program is another than before."""
-        await self._do(Packages(node))
-        await self._do(Kernel(node))
+        """All that a kubelet needs on its host before it starts; whether its program is another than before."""
         driver = self._want.kubelet_config(self._first).get("cgroupDriver", "cgroupfs")
-        await self._do(Runtime(node, pause_image=self._want.images["pause"], cgroup_driver=driver))
-        programs = await self._do(Programs(node, self._artifacts.of(self._want.programs(node))))
-        return any(change.target.endswith("/kubelet") for change in programs)
+
+        async def runtime() -> None:
+            await self._do(Packages(node))
+            await self._do(Runtime(node, pause_image=self._want.images["pause"], cgroup_driver=driver))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runtime())
+            group.create_task(self._do(Kernel(node)))
+            programs = group.create_task(
+                self._do(Programs(node, self._artifacts.of(self._want.programs(node))))
+            )
+        return any(change.target.endswith("/kubelet") for change in programs.result())
 
     async def _images(self, node: Node, *, first: bool) -> None:
         wants = self._want.node_images(node)[0 if first else 1]
