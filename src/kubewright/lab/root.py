@@ -33,6 +33,7 @@ PACKAGES = (
     "mount",
     "nftables",
     "openssh-server",
+    "openssl",
     "procps",
     "runc",
     "socat",
