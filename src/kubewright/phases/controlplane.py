@@ -66,12 +66,13 @@ class ApiServerUp(Phase):
     async def verify(self, activity: Activity) -> None:
         """Wait until requests are served; the API server's own late start-up hooks need not have ended."""
         await wait_until(
-            self._missing, f"{self.host_name}: the API server to answer", deadline=self._deadline,
+            self.missing, f"{self.host_name}: the API server to answer", deadline=self._deadline,
             interval=0.05, diagnose=self._diagnose, progress=activity.progress,
             hint="journalctl -u kubelet, and the logs under /var/log/pods, tell more",
         )  # fmt: skip
 
-    async def _missing(self) -> str | None:
+    async def missing(self) -> str | None:
+        """Why requests are not served; None where they are."""
         try:
             await self._kube.request("GET", "/api/v1/namespaces/kube-system", timeout=2)
         except ApiError as error:

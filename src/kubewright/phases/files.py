@@ -41,6 +41,19 @@ async def file_changes(host: Host, files: Sequence[FileWrite]) -> list[Change]:
     ]
 
 
+async def newer_than_unit(host: Host, unit: str, paths: Sequence[str]) -> list[str]:
+    """Those of `paths` that were written after the unit's program was started: it does not know them yet.
+
+    A run that was killed between writing a file and restarting the unit leaves no other trace. (The times of
+    /proc/PID would not do: they are those of the first look at it.)
+    """
+    script = (
+        'since=$(systemctl show --timestamp=us+utc -P ExecMainStartTimestamp "$1"); shift; '
+        '[ -z "$since" ] || find "$@" -newermt "$since" 2>/dev/null; true'
+    )
+    return (await host.shell(script, unit, *paths)).text.splitlines()
+
+
 def diff_lines(name: str, old: bytes, new: bytes) -> tuple[str, ...]:
     """A unified diff of two texts, without its two header lines."""
     lines = difflib.unified_diff(

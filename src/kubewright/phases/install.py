@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from kubewright.components.source import Artifact
-from kubewright.errors import ExitCode, HostError
+from kubewright.errors import CommandError, ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -98,17 +98,20 @@ class Images(Phase):
                 # runs from the old image goes on: its containers hold its content.
                 await self._node.host.run(["ctr", "-n", "k8s.io", "images", "rm", artifact.want.reference])
             name = artifact.want.reference.rpartition("/")[2]
-            result = await self._node.host.run_with_file(
-                ["ctr", "-n", "k8s.io", "images", "import", "-"], artifact.path, timeout=300,
-                progress=lambda sent, size, name=name: activity.progress(  # type: ignore[misc]
-                    f"{name} {sent >> 20} of {size >> 20} MiB", sent / size if size else None
-                ),
-            )  # fmt: skip
-            if not result.ok:
-                full = "no space left" in result.err
-                raise HostError(
-                    f"{self.host_name}: containerd refused image {artifact.want.reference}",
-                    host=self.host_name, evidence=result.err.splitlines()[-3:],
-                    hint="free space under /var/lib/containerd" if full else "is containerd healthy?",
-                    exit_code=ExitCode.HOST_DISK_FULL if full else ExitCode.HOST_NOT_FIT,
+            try:
+                await self._node.host.run_with_file(
+                    ["ctr", "-n", "k8s.io", "images", "import", "-"], artifact.path, timeout=300,
+                    progress=lambda sent, size, name=name: activity.progress(  # type: ignore[misc]
+                        f"{name} {sent >> 20} of {size >> 20} MiB", sent / size if size else None
+                    ),
                 )  # fmt: skip
+            except CommandError as error:
+                full = error.exit_code is ExitCode.HOST_DISK_FULL
+                raise HostError(
+                    f"{self.host_name}: containerd refused image {artifact.want.reference}"
+                    + (": its disk is full" if full else ""),
+                    host=self.host_name, evidence=error.evidence[-1:],
+                    hint="free space under /var/lib/containerd, then run the same command again"
+                    if full else "is containerd healthy? journalctl -u containerd",
+                    exit_code=ExitCode.HOST_DISK_FULL if full else ExitCode.HOST_NOT_FIT,
+                ) from error  # fmt: skip

@@ -9,7 +9,8 @@ from kubewright.errors import ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model.manifests import MANIFESTS_DIR
-from kubewright.phases.files import differing, file_changes
+from kubewright.phases.files import differing, file_changes, newer_than_unit
+from kubewright.phases.install import PROGRAM_DIRECTORY
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence, wait_until
@@ -48,13 +49,9 @@ class Kubelet(Phase):
         return changes
 
     async def _older_than_files(self) -> bool:
-        """Whether a file is younger than the running kubelet: a run was killed before it restarted it."""
-        script = (
-            'pid=$(systemctl show -P MainPID "$1"); shift; '
-            'for file; do [ "$file" -nt "/proc/$pid" ] && echo "$file"; done; true'
-        )
-        result = await self._node.host.shell(script, _UNIT, *(file.path for file in self._files))
-        return bool(result.text)
+        """Whether a run was killed before it restarted the kubelet."""
+        paths = [f"{PROGRAM_DIRECTORY}/kubelet", *(file.path for file in self._files)]
+        return bool(await newer_than_unit(self._node.host, _UNIT, paths))
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write the files and (re)start the kubelet; the pods on the node go on running."""

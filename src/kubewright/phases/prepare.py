@@ -10,7 +10,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import hostfiles
 from kubewright.model.containerd import containerd_config
-from kubewright.phases.files import diff_lines, differing, file_changes
+from kubewright.phases.files import diff_lines, differing, file_changes, newer_than_unit
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence, wait_until
@@ -165,7 +165,11 @@ class Runtime(Phase):
                 Change(action, CONTAINERD_CONFIG, self.host_name, diff_lines("", live or b"", wanted))
             )
         state = await host.run(["systemctl", "is-active", "containerd"], check=False)
-        if changes or state.text != "active":
+        if (
+            changes
+            or state.text != "active"
+            or await newer_than_unit(host, "containerd", [CONTAINERD_CONFIG])
+        ):
             changes.append(Change(Action.RUN, "restart containerd.service", self.host_name))
         return changes
 

@@ -22,7 +22,7 @@ from kubewright.model.objects import to_yaml
 from kubewright.phases.api import api_over
 from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
 from kubewright.phases.install import Images, Programs
-from kubewright.phases.join import Join
+from kubewright.phases.join import KUBELET_CONF, Join
 from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.local_kubeconfig import LocalKubeconfig
@@ -245,7 +245,7 @@ class _Run:
         try:
             kube, ca = await asyncio.shield(self._api)
         except AbandonedError:
-            if self._dry:
+            if self._dry and not await node.host.stat_files([KUBELET_CONF], digest=False):
                 self._outcome.changes.append(Change(Action.RUN, "join the cluster", node.name))
             raise
         want = self._want
@@ -258,7 +258,7 @@ class _Run:
             kubelet_files=lambda text: want.kubelet_files(node, text),
             admin=kube,
         )
-        if not await self._do(join):
+        if not any(change.action is Action.RUN for change in await self._do(join)):
             config = to_yaml(want.kubelet_config(self._first)).decode()
             await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=program_changed))
         await self._do(self._marks(kube, node))
@@ -298,8 +298,15 @@ class _Run:
         kube = await self._tunnel.enter_async_context(
             api_over(node.host, Server.from_kubeconfig(self._admin))
         )
+        api_up = ApiServerUp(node, kube, deadline=240)
         if not self._dry:
-            await self._do(ApiServerUp(node, kube, deadline=240))
+            await self._do(api_up)
+        elif await api_up.missing():
+            self._events.warn(
+                "the API server does not answer: this plan leaves out what is in the cluster", host=node.name
+            )
+            await self._do(controllers)
+            return
         upload = Objects(kube, want.bootstrap_objects(node, ca), "upload-config", "upload the configuration")
         addons = {
             "kube-proxy": (want.proxy_objects(node), "deploy kube-proxy"),

@@ -93,7 +93,7 @@ async def open_fleet(
             findings = [
                 found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
             ]
-            findings += preflight.check_fleet(facts)
+            findings += preflight.check_fleet({name: facts[name] for name in hosts})
             findings += preflight.check_belonging(
                 spec, url, [(node.spec, belonging[node.name]) for node in nodes]
             )
