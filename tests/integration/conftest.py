@@ -1,0 +1,57 @@
+"""What the tests of whole clusters share: a home directory, the `kubewright` in it, and one cluster."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import yaml
+from cluster_fixtures import CLUSTER, OURS, Kubewright, Leftovers, Run, remove_labs
+
+from kubewright.lab.lab import Lab, open_lab
+
+USERS_KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "work", "cluster": {"server": "https://192.0.2.1:6443"}}],
+    "contexts": [{"name": "work", "context": {"cluster": "work", "user": "me", "namespace": "web"}}],
+    "users": [{"name": "me", "user": {"token": "not-a-real-one"}}],
+    "current-context": "work",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end a run as Ctrl-C does, so that labs are removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def kubewright(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubewright]:
+    """The console script, with a kubeconfig in its home that has a context of the user's own."""
+    found = Kubewright(tmp_path_factory.mktemp("home"))
+    found.kubeconfig.parent.mkdir()
+    found.kubeconfig.write_text(yaml.safe_dump(USERS_KUBECONFIG))
+    remove_labs(found)
+    yield found
+    remove_labs(found)
+
+
+@pytest.fixture(scope="session")
+async def leftovers(kubewright: Kubewright) -> AsyncIterator[Leftovers]:
+    """This computer as it was before the cluster."""
+    found = Leftovers(OURS)
+    await found.begin()
+    yield found
+
+
+@pytest.fixture(scope="session")
+def first_up(kubewright: Kubewright, leftovers: Leftovers) -> Run:
+    """The command that made the cluster, from no machines at all."""
+    return kubewright("lab", "up", "--name", CLUSTER, "-o", "json")
+
+
+@pytest.fixture(scope="session")
+def cluster(first_up: Run) -> Lab:
+    """One control plane and two workers, shared by all tests; the last of test_cluster_removed.py removes it."""
+    return open_lab(CLUSTER)
