@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -24,8 +24,11 @@ from kubewright.lab import cgroups, snapshot
 from kubewright.lab.lab import Lab, lab_names, open_lab
 from kubewright.lab.machine import enter
 
-CLUSTER, BAD, OTHER, DRILL, TEN = "it-cluster", "it-bad", "it-other", "it-drill", "it-ten"
-OURS = (CLUSTER, BAD, OTHER, DRILL, TEN)
+_PREFIX = os.environ.get("KUBEWRIGHT_TEST_LABS", "it")
+"""What the labs' names begin with: two runs of these tests at once need two of them."""
+OURS = CLUSTER, BAD, OTHER, DRILL, TEN = tuple(
+    f"{_PREFIX}-{name}" for name in ("cluster", "bad", "other", "drill", "ten")
+)
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 
 SCRIPT = Path(sys.executable).with_name("kubewright")
@@ -82,10 +85,10 @@ class Kubewright:
         assert not self.crashes(), self.crashes()
         return run
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start it with its standard output in a pipe; it is for the caller to end it."""
+    def start(self, *arguments: str | Path, out: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start it; it is for the caller to read its output and to end it."""
         return subprocess.Popen(
-            [SCRIPT, *map(str, arguments)], env=self.env, stdout=subprocess.PIPE, text=True,
+            [SCRIPT, *map(str, arguments)], env=self.env, stdout=out, text=True,
             stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
