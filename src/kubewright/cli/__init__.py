@@ -15,16 +15,40 @@ from kubewright.cli.lazy import LazyGroup
 class Root(LazyGroup):
     """The top of the command line: whatever goes wrong below becomes a message and an exit code here."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read our own options; see `invoke` for errors."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            raise _usage(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; usage errors are click's to show, every other error is `cli.report`'s."""
+        """Run the command; every error is `cli.report`'s to show."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _usage(error, output=ctx.meta.get("kubewright.output", "")) from None
         except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
             raise
         except BaseException as error:
             from kubewright.cli.report import report  # imported late: most runs need no error's text
 
             raise click.exceptions.Exit(report(error, output=ctx.meta.get("kubewright.output", ""))) from None
+
+
+def _usage(error: click.UsageError, *, output: str = "") -> Exception:
+    """A wrong command line, in the form of all our errors; where no command was given, click shows the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints the help by itself
+        return error
+    from kubewright.cli.report import report
+    from kubewright.errors import ExitCode, KubewrightError
+
+    message = error.format_message().removesuffix(".")
+    path = error.ctx.command_path if error.ctx else "kubewright"
+    mine = KubewrightError(
+        message[:1].lower() + message[1:], hint=f"see {path} --help", exit_code=ExitCode.USAGE
+    )
+    return click.exceptions.Exit(report(mine, output=output))
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

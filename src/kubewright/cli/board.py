@@ -162,6 +162,8 @@ def _rest(lane: Lane, *, over: bool = True) -> Line:
         return Line(Look.FAILED, lane.host, f"stopped at {lane.failed}", seconds)
     if not lane.done:
         return Line(Look.SKIPPED if over else Look.WAITING, lane.host, "nothing to do", seconds)
-    steps = f"{lane.done} step{'s' if lane.done != 1 else ''}"
+    steps = f"{lane.done} step{'s' if lane.done != 1 else ''} done"
     rest = f", {lane.skipped} with nothing to do" if lane.skipped else ""
-    return Line(Look.DONE if over else Look.WAITING, lane.host, f"{steps} done{rest}", seconds)
+    return Line(
+        Look.DONE if over else Look.WAITING, lane.host, f"{'' if over else 'at rest: '}{steps}{rest}", seconds
+    )

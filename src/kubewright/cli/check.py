@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from kubewright.workflows.check_plan import Report
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  kubewright check
+  kubewright check -f cluster.yaml
+  kubewright check -o json | jq '.results[] | select(.ok | not)'"""
+)
 @target_options
 @click.option(
     "--image",

@@ -11,7 +11,12 @@ from kubewright.cli.output import output_option, print_document
 
 _FILE = click.option(
     "-f", "--file", "file", type=click.Path(path_type=Path), default=Path("cluster.yaml"), show_default=True,
-    help="The cluster's description.",
+    metavar="FILE", help="The cluster's description.",
+)  # fmt: skip
+
+_CONTENT = click.option(
+    "--content", is_flag=True,
+    help="Show the content of new files and objects, too; what differs in others is always shown.",
 )  # fmt: skip
 
 
@@ -24,8 +29,9 @@ Examples:
 )
 @_FILE
 @click.option("--dry-run", is_flag=True, help="Only say what would change, as `kubewright plan` does.")
+@_CONTENT
 @click.option(
-    "--kubeconfig", "kubeconfig", type=click.Path(path_type=Path), default=None,
+    "--kubeconfig", "kubeconfig", type=click.Path(path_type=Path), default=None, metavar="FILE",
     help="Write the administrator's kubeconfig to this file, too.",
 )  # fmt: skip
 @click.option(
@@ -33,14 +39,18 @@ Examples:
     help="Add the cluster as a context to the kubeconfig that kubectl reads.",
 )  # fmt: skip
 @output_option("text", "json")
-def apply(file: Path, dry_run: bool, kubeconfig: Path | None, merge: bool, output: str) -> None:
+def apply(
+    file: Path, dry_run: bool, content: bool, kubeconfig: Path | None, merge: bool, output: str
+) -> None:
     """Make the hosts of a cluster.yaml a cluster, or mend it.
 
     What is there already is looked at and kept; a run that was killed is finished by the next. With -o json
     the run is a stream of events, one JSON object a line.
     """
+    if content and not dry_run:
+        raise click.UsageError("--content is for --dry-run")
     if dry_run:
-        _plan(file, output)
+        _plan(file, content, output)
         return
     from kubewright.model.config.load import load_cluster
     from kubewright.workflows.apply import apply as workflow
@@ -53,7 +63,7 @@ def apply(file: Path, dry_run: bool, kubeconfig: Path | None, merge: bool, outpu
     if output == "text":
         from kubewright.cli.summary import print_summary
 
-        print_summary(spec, outcome, retry=f"kubewright status -f {file}")
+        print_summary(spec, outcome, which=f" -f {file}")
 
 
 @click.command(
@@ -63,16 +73,17 @@ Examples:
   kubewright plan -f cluster.yaml -o json | jq '.changes[] | select(.host == "w1")'"""
 )
 @_FILE
+@_CONTENT
 @output_option("text", "json", "yaml")
-def plan(file: Path, output: str) -> None:
+def plan(file: Path, content: bool, output: str) -> None:
     """Say what apply would change on which host; nothing is changed.
 
     The exit code is 0 whether or not there is something to change; `-o json` tells the two apart.
     """
-    _plan(file, output)
+    _plan(file, content, output)
 
 
-def _plan(file: Path, output: str) -> None:
+def _plan(file: Path, content: bool, output: str) -> None:
     from kubewright.model.config.load import load_cluster
     from kubewright.workflows.apply import plan as workflow
 
@@ -90,7 +101,8 @@ def _plan(file: Path, output: str) -> None:
     for change in outcome.changes:
         lines = by_host.setdefault(change.host or "the cluster", [])
         lines.append(f"  {change.action:<6} {change.target}")
-        lines += [f"         {line}" for line in change.diff]
+        if content or change.action != "create":
+            lines += [f"         {line}" for line in change.diff]
     for host, lines in by_host.items():
         click.echo(host)
         click.echo("\n".join(lines))

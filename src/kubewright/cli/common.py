@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -13,6 +16,15 @@ from kubewright.cli.render import renderer
 from kubewright.events import Events
 
 T = TypeVar("T")
+
+
+def program() -> str:
+    """What to type for this program: its name where the shell finds it, else the path that it was called by."""
+    called = sys.argv[0]
+    if Path(called).name == "kubewright" and not shutil.which("kubewright"):
+        return called
+    return "kubewright"
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

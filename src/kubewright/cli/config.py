@@ -12,7 +12,11 @@ def config() -> None:
     """Work with configuration files and their schema."""
 
 
-@config.command()
+@config.command(
+    epilog="""\b
+Example:
+  kubewright config schema > cluster.schema.json"""
+)
 @click.option(
     "--kubernetes-version",
     metavar="VERSION",
@@ -33,7 +37,11 @@ def schema(kubernetes_version: str | None, output: str) -> None:
     print_document(cluster_schema(facts_for(version, field="--kubernetes-version")), output)
 
 
-@config.command()
+@config.command(
+    epilog="""\b
+Example:
+  kubewright config example > cluster.yaml"""
+)
 def example() -> None:
     """Print a cluster.yaml to begin with."""
     from kubewright.model.config.example import EXAMPLE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from kubewright.cli.common import run
+from kubewright.cli.common import program, run
 from kubewright.cli.output import output_option, print_document
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kubewright.lab.lab import Lab
 
 DEFAULT = "default"
+ADMIN_CONF = "/etc/kubernetes/admin.conf"
 
 _OPTIONAL_NAME = click.argument("name", default=DEFAULT)
 
@@ -30,15 +31,30 @@ def lab() -> None:
 
 
 @lab.command(
+    short_help="Make a lab and its cluster, or mend the one that is there.",
     epilog="""\b
 Examples:
   kubewright lab up
   kubewright lab up --name big --workers 9
-  kubewright lab up --name try --machines-only && kubewright lab ssh try cp1"""
+  kubewright lab up --name try --machines-only && kubewright lab ssh try cp1""",
 )
-@click.option("--name", default=DEFAULT, show_default=True, help="The lab's name.")
-@click.option("--control-planes", type=click.IntRange(min=1), default=1, show_default=True, metavar="C")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, metavar="W")
+@click.option("--name", default=DEFAULT, show_default=True, metavar="NAME", help="The lab's name.")
+@click.option(
+    "--control-planes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="C",
+    help="How many control planes; more than one only with --machines-only as yet.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    metavar="W",
+    help="How many workers.",
+)
 @click.option("--machines-only", is_flag=True, help="Make the machines and cluster.yaml, and no cluster.")
 @click.option(
     "--merge/--no-merge", default=True, show_default=True,
@@ -49,7 +65,7 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
     """Make a lab, or mend the one that is there: boot its machines and apply its cluster.yaml.
 
     What runs is left as it is, and a run that was killed is finished by the next. Machines beyond the numbers
-    given are removed with their disks.
+    given are removed with their disks. With -o json the run is a stream of events, one JSON object a line.
     """
     from kubewright.errors import ExitCode, KubewrightError
     from kubewright.lab.lab import up as workflow
@@ -71,10 +87,14 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
             done = await apply(spec, events, kubeconfig_out=lab.places.kubeconfig, merge_kubeconfig=merge)
             outcome.append((spec, done))
 
-        return await workflow(
-            name, control_planes=control_planes, workers=workers, events=events,
-            then=None if machines_only else cluster,
-        )  # fmt: skip
+        async with events.workflow("lab up", f"lab {name}") as activity:
+            made = await workflow(
+                name, control_planes=control_planes, workers=workers, events=events,
+                then=None if machines_only else cluster,
+            )  # fmt: skip
+            count = len(made.machines)
+            activity.summary(f"lab {name}: {count} machine{'s' if count != 1 else ''}")
+        return made
 
     made = run(all_of_it, output=output)
     if output != "text":
@@ -82,15 +102,27 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
     if machines_only:
         for machine in made.machines:
             click.echo(f"{machine.name}  {machine.plan.address}")
-        click.echo(f"next: kubewright lab ssh {name} {made.machines[0].name}")
-        click.echo(f"      kubewright apply -f {made.places.cluster_yaml}")
+        click.echo(f"next: {program()} lab ssh {name} {made.machines[0].name}")
+        click.echo(f"      {program()} apply -f {made.places.cluster_yaml}")
         return
     from kubewright.cli.summary import print_summary
 
-    print_summary(*outcome[0], retry=f"kubewright status -f {made.places.cluster_yaml}")
+    # The shortest way that names this lab: status and check take the lab `default` where nothing says another.
+    known = name == DEFAULT and not os.environ.get("KUBECONFIG")
+    print_summary(
+        *outcome[0], which="" if known else f" -f {made.places.cluster_yaml}",
+        kubectl=f"lab exec {name} {made.machines[0].name} -- kubectl --kubeconfig {ADMIN_CONF}",
+    )  # fmt: skip
 
 
-@lab.command()
+@lab.command(
+    short_help="Remove a lab and leave this computer as it was.",
+    epilog="""\b
+Examples:
+  kubewright lab down
+  kubewright lab down big
+  kubewright lab down --all""",
+)
 @click.argument("name", required=False)
 @click.option(
     "--all", "everything", is_flag=True, help="Remove all labs, and what killed runs left of others."
@@ -109,14 +141,15 @@ def down(name: str | None, everything: bool, output: str) -> None:
     names = lab_names() if everything else [name or DEFAULT]
 
     async def all_of_them(events: Events) -> list[str]:
-        return [each for each in names if await workflow(each, events=events)]
+        async with events.workflow("lab down", f"remove {'all labs' if everything else f'lab {names[0]}'}"):
+            return [each for each in names if await workflow(each, events=events)]
 
     removed = run(all_of_them, output=output)
     if output == "text" and not removed:
         click.echo("there are no labs" if everything else f"there is no lab {names[0]!r}: nothing to remove")
 
 
-@lab.command("list")
+@lab.command("list", short_help="Show the labs of this computer and their machines.")
 @output_option("text", "json", "yaml")
 def list_(output: str) -> None:
     """Show the labs of this computer and which of their machines run."""
@@ -159,6 +192,7 @@ def list_(output: str) -> None:
 
 
 @lab.command(
+    short_help="Run a command as root in a machine.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="""\b
 Examples:
@@ -186,7 +220,14 @@ def exec(name: str, machine: str, command: tuple[str, ...]) -> None:
     _become([*arguments, *(command[1:] if command[0] == "--" else command)])
 
 
-@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    short_help="Enter a machine over SSH.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  kubewright lab ssh default cp1
+  kubewright lab ssh default w1 -- systemctl status kubelet""",
+)
 @click.argument("name")
 @click.argument("machine")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -203,7 +244,11 @@ def ssh(name: str, machine: str, command: tuple[str, ...]) -> None:
     )  # fmt: skip
 
 
-@lab.command()
+@lab.command(
+    epilog="""\b
+Example:
+  export KUBECONFIG=$(kubewright lab kubeconfig)"""
+)
 @_OPTIONAL_NAME
 def kubeconfig(name: str) -> None:
     """Print the path of a lab's kubeconfig file. NAME is `default` where none is given."""

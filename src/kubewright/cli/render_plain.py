@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
@@ -13,9 +14,10 @@ PROGRESS_EVERY = 5.0
 
 
 class PlainLines:
-    """One line for each end of a phase, each note and warning, and now and then one for a long phase's progress.
+    """One line for each phase that did something, each note and warning, and now and then a long phase's progress.
 
-    A line begins with the seconds since the start. A phase that ends within `PROGRESS_EVERY` has one line.
+    A line begins with the seconds since the start. A phase that ends within `PROGRESS_EVERY` has one line. Phases
+    with nothing to do are counted, one line a host at the end: they would drown the others.
     """
 
     def __init__(
@@ -26,15 +28,27 @@ class PlainLines:
         self._clock = clock
         self._start = clock()
         self._last: dict[tuple[str, str], float] = {}
+        self._skipped: Counter[str] = Counter()
+        self._workflows = 0
 
     def __call__(self, event: Event) -> None:
         """Write the event's line, if it has one."""
         if self._warnings_only and event.kind is not Kind.WARNING:
             return
+        if event.kind is Kind.WORKFLOW_STARTED:
+            self._workflows += 1
+        elif event.kind in (Kind.WORKFLOW_DONE, Kind.WORKFLOW_FAILED):
+            self._workflows -= 1
+            if self._workflows <= 0:
+                for host, count in sorted(self._skipped.items()):
+                    self._write(host, f"{count} step{'s' if count != 1 else ''} with nothing to do")
+                self._skipped.clear()
         text = self._text(event)
-        if text is None:
-            return
-        where = f"{event.host}  " if event.host else ""
+        if text is not None:
+            self._write(event.host, text)
+
+    def _write(self, host: str, text: str) -> None:
+        where = f"{host}  " if host else ""
         self._stream.write(f"{self._clock() - self._start:6.1f}s  {where}{text}\n")
         self._stream.flush()
 
@@ -54,15 +68,19 @@ class PlainLines:
             case Kind.PHASE_DONE:
                 return f"{event.name}  done{took}"
             case Kind.PHASE_SKIPPED:
-                return f"{event.name}  nothing to do: {event.message}"
+                if event.host:
+                    self._skipped[event.host] += 1
+                return None
             case Kind.PHASE_FAILED | Kind.WORKFLOW_FAILED if event.message == "cancelled":
                 return f"{event.name}  cancelled{took}"
-            case Kind.PHASE_FAILED | Kind.WORKFLOW_FAILED:
+            case Kind.PHASE_FAILED:
                 return f"{event.name}  failed{took}: {event.message}"
+            case Kind.WORKFLOW_FAILED:
+                return f"{event.name}  failed{took}"  # why is the error's to say, which follows
             case Kind.WORKFLOW_STARTED:
                 return f"{event.name}  {event.message}"
             case Kind.WORKFLOW_DONE:
-                return f"{event.name}  done{took}"
+                return f"{event.name}  done{took}: {event.message}"
             case Kind.WARNING:
                 return f"warning: {event.message}"
             case _:

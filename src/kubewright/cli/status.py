@@ -8,7 +8,13 @@ from kubewright.cli.output import output_option, print_document
 from kubewright.cli.target import Selection, target_options
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  kubewright status
+  kubewright status -f cluster.yaml
+  kubewright status -o json | jq -r '.problems[]'"""
+)
 @target_options
 @output_option("text", "json", "yaml")
 def status(selection: Selection, output: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubewright.cli.common import program
 from kubewright.cli.status_text import node_table
 from kubewright.cli.table import faint
 from kubewright.clients import kubeconfig
@@ -27,14 +28,18 @@ _PATIENCE = 5.0
 """Seconds for reading the nodes: the summary is no place to wait."""
 
 
-def print_summary(spec: ClusterSpec, outcome: Outcome, *, retry: str) -> None:
-    """Print the summary of a run; `retry` is the command that shows this cluster's status."""
+def print_summary(spec: ClusterSpec, outcome: Outcome, *, which: str, kubectl: str = "") -> None:
+    """Print the summary of a run.
+
+    `which` are the arguments that name this cluster to `status` and `check`; `kubectl` is a command of ours that
+    runs one in the cluster, for a computer that has none.
+    """
     nodes = _nodes(outcome)
     lines = node_table(nodes) if nodes else [f"nodes: {', '.join(host.name for host in spec.hosts)}"]
-    click.echo("\n".join([*lines, "", *next_lines(outcome.kubeconfig, outcome.context, retry)]))
+    click.echo("\n".join([*lines, "", *next_lines(outcome.kubeconfig, outcome.context, which, kubectl)]))
 
 
-def next_lines(file: Path | None, merged: Merged | None, retry: str) -> list[str]:
+def next_lines(file: Path | None, merged: Merged | None, which: str, kubectl: str = "") -> list[str]:
     """Where the kubeconfig is and what to type next, the shortest way that works."""
     places = []
     if merged:
@@ -42,13 +47,14 @@ def next_lines(file: Path | None, merged: Merged | None, retry: str) -> list[str
         places.append(f"{merged.path}  context {merged.context}, {current}")
     if file:
         places.append(str(file))
-    if merged:
-        kubectl = "kubectl get nodes" if merged.current else f"kubectl --context {merged.context} get nodes"
-    else:
-        kubectl = f"kubectl --kubeconfig {file} get nodes" if file else ""
+    me = program()
     if not shutil.which("kubectl"):
-        kubectl = ""
-    commands = [kubectl, retry, retry.replace(" status", " check", 1)]
+        command = f"{me} {kubectl}" if kubectl else ""
+    elif merged:
+        command = "kubectl" if merged.current else f"kubectl --context {merged.context}"
+    else:
+        command = f"kubectl --kubeconfig {file}" if file else ""
+    commands = [f"{command} get nodes" if command else "", f"{me} status{which}", f"{me} check{which}"]
     return [*_labelled("kubeconfig", places), *_labelled("next", [line for line in commands if line])]
 
 

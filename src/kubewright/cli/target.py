@@ -52,8 +52,8 @@ def target_options(function: F) -> F:
         "-f",
         "--file",
         type=click.Path(path_type=Path),
-        metavar="CLUSTER.YAML",
-        help="The cluster of this file.",
+        metavar="FILE",
+        help="The cluster of this cluster.yaml.",
     )
     @click.option(
         "--kubeconfig",

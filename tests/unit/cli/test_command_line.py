@@ -66,7 +66,41 @@ def test_a_usage_error_is_2_and_changes_nothing(args: list[str]) -> None:
     done = kubewright(*args)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+    error, mend = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert mend.startswith("mend: see kubewright")
+
+
+def test_no_command_at_all_shows_the_help() -> None:
+    assert "Commands:" in kubewright().stderr + kubewright("lab").stderr
+
+
+def commands(group: click.Group, *path: str) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += commands(command, *path, name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in commands(cli)]
+)
+def test_every_option_is_explained_and_no_list_of_commands_is_cut(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, (path, option.name)
+    if isinstance(command, click.Group):
+        listed = (
+            CliRunner().invoke(cli, [*path, "--help"], terminal_width=80).output.partition("Commands:")[2]
+        )
+        assert listed
+        assert "..." not in listed
 
 
 def test_a_misspelt_command_is_answered_with_the_right_one() -> None:

@@ -55,14 +55,31 @@ def test_plain_shows_progress_at_most_every_five_seconds_for_each_host() -> None
     ]
 
 
-def test_plain_says_why_a_phase_failed_or_was_skipped() -> None:
+def test_plain_counts_what_had_nothing_to_do() -> None:
     out = io.StringIO()
     plain = PlainLines(out, clock=Clock())
-    plain(event(Kind.PHASE_SKIPPED, "prepare", "w1", "as it should be", elapsed=0.1))
+    plain(event(Kind.WORKFLOW_STARTED, "lab up", message="lab default"))
+    plain(event(Kind.WORKFLOW_STARTED, "apply", message="apply cluster x"))
+    for name in ("packages", "programs"):
+        plain(event(Kind.PHASE_SKIPPED, name, "w1", "nothing to do", elapsed=0.1))
+    plain(event(Kind.PHASE_SKIPPED, "dns", message="nothing to do", elapsed=0.1))
+    plain(event(Kind.WORKFLOW_DONE, "apply", message="cluster x: nothing to do", elapsed=1.0))
+    plain(event(Kind.WORKFLOW_FAILED, "lab up", message="disk full", elapsed=2.0))
+    assert out.getvalue().splitlines() == [
+        "   0.0s  lab up  lab default",
+        "   0.0s  apply  apply cluster x",
+        "   0.0s  apply  done (1.0s): cluster x: nothing to do",
+        "   0.0s  w1  2 steps with nothing to do",
+        "   0.0s  lab up  failed (2.0s)",
+    ]
+
+
+def test_plain_says_why_a_phase_failed() -> None:
+    out = io.StringIO()
+    plain = PlainLines(out, clock=Clock())
     plain(event(Kind.PHASE_FAILED, "join", "w1", "token expired", elapsed=0.2))
     plain(event(Kind.WARNING, host="w1", message="clock differs"))
     assert out.getvalue().splitlines() == [
-        "   0.0s  w1  prepare  nothing to do: as it should be",
         "   0.0s  w1  join  failed (0.2s): token expired",
         "   0.0s  w1  warning: clock differs",
     ]
@@ -98,7 +115,7 @@ def test_board_shows_what_runs_and_collapses_a_host_to_one_line() -> None:
     board(event(Kind.PHASE_PROGRESS, "prepare", "w2", "packages", fraction=0.5))
     board(event(Kind.PHASE_DONE, "prepare", "w1", "Prepare the host", elapsed=2.0))
     assert board.live() == [
-        Line(Look.WAITING, "w1", "1 step done", 2.0),
+        Line(Look.WAITING, "w1", "at rest: 1 step done", 2.0),
         Line(Look.RUNNING, "w2", "prepare: packages", 2.0, 0.5),
     ]
     board(event(Kind.PHASE_SKIPPED, "prepare", "w2", "nothing"))
