@@ -100,6 +100,12 @@ class ApiError(KubewrightError):
         self.status = status
         self.reason = reason
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may well succeed a moment later: no answer, too many requests, a server's
+        own trouble (it starts, or etcd elects a leader)."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 def leaves(error: BaseException) -> list[BaseException]:
     """The single errors inside nested exception groups, in order: a TaskGroup raises groups of groups."""

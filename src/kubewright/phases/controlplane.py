@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+import yaml
 
 from kubewright.clients.kube import KubeClient, Object
 from kubewright.errors import ApiError
@@ -15,6 +19,13 @@ from kubewright.phases.files import differing, file_changes
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
+
+_CONTAINERS = """
+for name; do
+  ctr -n k8s.io containers ls -q \
+    "labels.\\"io.kubernetes.pod.namespace\\"==kube-system,labels.\\"io.kubernetes.container.name\\"==$name"
+done
+"""
 
 
 class StaticPods(Phase):
@@ -31,6 +42,7 @@ class StaticPods(Phase):
             FileWrite(manifests.manifest_path(pod), to_yaml(body), 0o600) for pod, body in pods.items()
         ]
         self._wanted: list[FileWrite] = []
+        self._replaced: set[str] = set()
 
     async def look(self) -> list[Change]:
         """Which manifests differ."""
@@ -39,7 +51,38 @@ class StaticPods(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write them."""
-        await self._node.host.write_files(self._wanted)
+        host = self._node.host
+        before = await host.read_files([file.path for file in self._wanted])
+        other = [
+            PurePosixPath(file.path).stem
+            for file in self._wanted
+            if file.path in before and not same_pod(before[file.path], file.data)
+        ]
+        if other:
+            made = (await host.shell(_CONTAINERS, *other, check=False)).text.split()
+            self._replaced = set(made) & await self._running()
+        await host.write_files(self._wanted)
+
+    async def verify(self, activity: Activity) -> None:
+        """Wait until no container of an old manifest runs: until then the old API server answers, and whoever
+        takes that for the new one is cut off in the middle of what it does next."""
+
+        async def missing() -> str | None:
+            left = self._replaced & await self._running()
+            return f"{len(left)} containers of the old static Pods still run" if left else None
+
+        if self._replaced:
+            await wait_until(
+                missing, f"{self.host_name}: the kubelet to replace static Pods", deadline=120, interval=0.2,
+                diagnose=lambda: unit_evidence(self._node.host, "kubelet"), progress=activity.progress,
+                hint="journalctl -u kubelet tells more",
+            )  # fmt: skip
+
+    async def _running(self) -> set[str]:
+        """The ids of the containers that run on the host."""
+        tasks = await self._node.host.run(["ctr", "-n", "k8s.io", "tasks", "ls"], timeout=30)
+        rows = [line.split() for line in tasks.text.splitlines()[1:]]
+        return {row[0] for row in rows if row[-1:] == ["RUNNING"]}
 
 
 class ApiServerUp(Phase):
@@ -77,6 +120,8 @@ class ApiServerUp(Phase):
             await self._kube.request("GET", "/api/v1/namespaces/kube-system", timeout=2)
         except ApiError as error:
             # The namespace is made by the API server itself a moment after it has begun to serve.
+            if isinstance(error.__cause__, ssl.SSLError):  # somebody answers, whom our CA did not sign
+                return error.message
             return f"{error.status} {error.reason}" if error.status else "it does not answer yet"
         return None
 
@@ -86,6 +131,21 @@ class ApiServerUp(Phase):
         for container in ("etcd", "kube-apiserver"):
             evidence += await container_evidence(host, container)
         return evidence + await unit_evidence(host, "kubelet", lines=5)
+
+
+def same_pod(one: bytes, other: bytes) -> bool:
+    """Whether two manifests say the same: the kubelet goes on with a Pod whose file only looks otherwise."""
+    try:
+        return bool(_said(yaml.safe_load(one)) == _said(yaml.safe_load(other)))
+    except yaml.YAMLError:
+        return False
+
+
+def _said(value: Any) -> Any:
+    """A document without its fields that are null or empty, which mean "not said" (`creationTimestamp: null`)."""
+    if isinstance(value, dict):
+        return {key: said for key, inner in value.items() if (said := _said(inner)) not in (None, {}, [], "")}
+    return [_said(inner) for inner in value] if isinstance(value, list) else value
 
 
 async def ca_directories(host: Host) -> list[str]:

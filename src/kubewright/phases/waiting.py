@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from kubewright.errors import KubewrightError, WaitTimeoutError
+from kubewright.errors import ApiError, KubewrightError, WaitTimeoutError
 from kubewright.hosts import Host
 
 Diagnose = Callable[[], Awaitable[Sequence[str]]]
@@ -24,14 +24,19 @@ async def wait_until(
     """Poll `missing` every `interval` seconds until it returns None.
 
     What it returns otherwise says what is not there yet; it is shown as progress when it changes, and as
-    evidence when `deadline` seconds have passed, together with what `diagnose` finds then. Raises
-    `WaitTimeoutError`.
+    evidence when `deadline` seconds have passed, together with what `diagnose` finds then. An API server that
+    does not answer for a moment is waited for, too. Raises `WaitTimeoutError`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline
     last = ""
     while True:
-        seen = await missing()
+        try:
+            seen = await missing()
+        except ApiError as error:
+            if not error.passes:
+                raise
+            seen = error.message
         if seen is None:
             return
         if seen != last and progress is not None:
