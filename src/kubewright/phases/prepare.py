@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -38,6 +39,15 @@ _LOOK = """
 for program; do command -v "$program" >/dev/null || echo "$program"; done
 [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || echo cni
 """
+
+
+# What containerd's CRI plugin knows of registries that must not be shown (its docs/cri/registry.md).
+_PASSWORD = re.compile(r"\b(password|auth|identity_?token|authorization)\b[\"']?\s*=.*", re.IGNORECASE)
+
+
+def without_passwords(diff: Sequence[str]) -> tuple[str, ...]:
+    """Lines of a diff of containerd's configuration, without the secrets of registries."""
+    return tuple(_PASSWORD.sub(r"\1 = <secret>", line) for line in diff)
 
 
 class Packages(Phase):
@@ -143,18 +153,24 @@ class Runtime(Phase):
         self._pause = pause_image
         self._cgroup_driver = cgroup_driver
         self._config: bytes | None = None
+        self._mode = 0o644
 
     async def look(self) -> list[Change]:
         """Whether the configuration differs, and whether the unit runs."""
         host = self._node.host
         live = await host.read_file(CONTAINERD_CONFIG)
-        plugins = await host.stat_files([f"{path}/bridge" for path in CNI_DIRECTORIES], digest=False)
+        found = await host.stat_files(
+            [CONTAINERD_CONFIG, *(f"{path}/bridge" for path in CNI_DIRECTORIES)], digest=False
+        )
+        if (stat := found.get(CONTAINERD_CONFIG)) is not None:
+            # It may hold the passwords of registries, and then not everybody may read it.
+            self._mode = stat.mode
         wanted = containerd_config(
             live,
             sandbox_image=self._pause,
             systemd_cgroup=self._cgroup_driver == "systemd",
             restrict_oom_score_adj=not self._node.facts.has_capability(CAP_SYS_RESOURCE),
-            cni_bin_dir=next((path for path in CNI_DIRECTORIES if f"{path}/bridge" in plugins), ""),
+            cni_bin_dir=next((path for path in CNI_DIRECTORIES if f"{path}/bridge" in found), ""),
         )
         changes = []
         self._config = None
@@ -162,8 +178,11 @@ class Runtime(Phase):
             self._config = wanted
             action = Action.CREATE if live is None else Action.UPDATE
             changes.append(
-                Change(action, CONTAINERD_CONFIG, self.host_name, diff_lines("", live or b"", wanted))
-            )
+                Change(
+                    action, CONTAINERD_CONFIG, self.host_name,
+                    without_passwords(diff_lines("", live or b"", wanted)),
+                )
+            )  # fmt: skip
         state = await host.run(["systemctl", "is-active", "containerd"], check=False)
         if (
             changes
@@ -177,7 +196,7 @@ class Runtime(Phase):
         """Write the configuration and restart containerd; running containers survive that."""
         host = self._node.host
         if self._config is not None:
-            await host.write_file(CONTAINERD_CONFIG, self._config)
+            await host.write_file(CONTAINERD_CONFIG, self._config, mode=self._mode)
         result = await host.shell(
             "systemctl enable -q containerd && systemctl restart containerd", timeout=90, check=False
         )
