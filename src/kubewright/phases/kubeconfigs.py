@@ -17,7 +17,7 @@ from kubewright.phases.pki import Authorities
 
 class Kubeconfigs(Phase):
     """Kubeconfigs with certificates of our own. After `run`, `admin` holds admin.conf's bytes if it is one of
-    them."""
+    them; after `look` alone, only where it still serves."""
 
     name: ClassVar[str] = "kubeconfig"
     title: ClassVar[str] = "write kubeconfigs"
@@ -54,7 +54,7 @@ class Kubeconfigs(Phase):
                     pem = found.get(kubeconfig.KUBELET_CLIENT_CURRENT)
                     reasons += self._rotating_reasons(spec, content, pem, ca.cert, now)
             if spec.file == kubeconfig.ADMIN:
-                self.admin = content or b""
+                self.admin = content if content is not None and not reasons else b""
             if reasons:
                 self._wanted.append(spec)
                 changes.append(
@@ -101,5 +101,6 @@ class Kubeconfigs(Phase):
         files.sort(key=lambda file: file.path.endswith(kubeconfig.KUBELET))
         await self._node.host.write_files(files[:-1] if links else files)
         for target, link in links:
-            await self._node.host.shell('ln -s "$1" "$2.new" && mv -T "$2.new" "$2"', target, link)
+            # -f: a host that lost its power between the two has left the new link.
+            await self._node.host.shell('ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2"', target, link)
             await self._node.host.write_files(files[-1:])

@@ -19,7 +19,7 @@ from kubewright.secret import Secret
 
 class Certificates(Phase):
     """Certificates under /etc/kubernetes/pki, each with its key. After `run` (or `look`, where nothing
-    differed) `pairs` holds them all."""
+    differed) `pairs` holds them all. `etcd_data` is the folder of this host's own etcd, empty where it has none."""
 
     name: ClassVar[str] = "certs"
     title: ClassVar[str] = "make certificates and keys"
@@ -32,6 +32,7 @@ class Certificates(Phase):
         *,
         authorities: Authorities | None = None,
         service_account: KeyKind | None = None,
+        etcd_data: str = "",
     ) -> None:
         self._node = node
         self.host_name = node.name
@@ -39,6 +40,7 @@ class Certificates(Phase):
         self._specs = specs
         self._authorities = authorities
         self._service_account = service_account
+        self._etcd_data = etcd_data
         self._missing: list[CertSpec] = []
         self._keys: dict[str, Secret[bytes]] = {}
         self.pairs: dict[str, KeyPair] = {}
@@ -65,11 +67,26 @@ class Certificates(Phase):
             changes.append(
                 Change(action, self._cert(spec), self.host_name, tuple(f"# {why}" for why in reasons))
             )
+        if self._service_account is not None and self._sa_key not in found:
+            await self._refuse_under_a_cluster(
+                self._sa_key, "a new key would void every ServiceAccount's token"
+            )
         if self._service_account is not None and not {self._sa_key, self._sa_public} <= found.keys():
             changes.append(Change(Action.CREATE, self._sa_key, self.host_name))
             if self._sa_key in found:
                 self._keys["sa"] = Secret(found[self._sa_key])
         return changes
+
+    async def _refuse_under_a_cluster(self, path: str, why: str) -> None:
+        """Raise `HostError` where etcd holds a cluster that would not survive what must be made anew."""
+        if not self._etcd_data:
+            return
+        if await self._node.host.stat_files([f"{self._etcd_data}/member"], digest=False):
+            raise HostError(
+                f"{self.host_name}: {path} is missing or unusable, but etcd holds a cluster",
+                host=self.host_name, exit_code=ExitCode.HOST_NOT_FIT,
+                hint=f"restore {self._directory} from a copy; {why}",
+            )  # fmt: skip
 
     def _reasons(self, spec: CertSpec, cert: bytes | None, key: bytes | None, now: datetime) -> list[str]:
         if cert is None:
@@ -140,13 +157,7 @@ class Authorities(Certificates):
         """Which are missing. One that is missing under a living cluster is refused, not made anew."""
         changes = await super().look()
         if changes:
-            found = await self._node.host.stat_files(["/var/lib/etcd/member"], digest=False)
-            if found:
-                raise HostError(
-                    f"{self.host_name}: {changes[0].target} is missing or unusable, but etcd holds a cluster",
-                    host=self.host_name, exit_code=ExitCode.HOST_NOT_FIT,
-                    hint="restore /etc/kubernetes/pki from a copy; a new CA would cut off every node",
-                )  # fmt: skip
+            await self._refuse_under_a_cluster(changes[0].target, "a new CA would cut off every node")
         return changes
 
     def signer(self, spec: CertSpec) -> KeyPair:

@@ -35,10 +35,10 @@ FACTS = HostFacts(
 async def run(host: MemoryHost, address: str = "192.0.2.1") -> tuple[list[Change], Authorities, Kubeconfigs]:
     node = Node(SPEC.hosts[0], host, FACTS, address)
     api = ControlPlaneNode("cp1", address)
-    certs = Authorities(node, CLUSTER.certificates_dir, pki.cluster_cas(CLUSTER))
+    certs = Authorities(node, CLUSTER.certificates_dir, pki.cluster_cas(CLUSTER), etcd_data="/var/lib/etcd")
     leaves = Certificates(
         node, CLUSTER.certificates_dir, pki.control_plane_certs(CLUSTER, api),
-        authorities=certs, service_account=pki.key_kind(CLUSTER),
+        authorities=certs, service_account=pki.key_kind(CLUSTER), etcd_data="/var/lib/etcd",
     )  # fmt: skip
     configs = Kubeconfigs(node, kubeconfig.control_plane_kubeconfigs(CLUSTER, api), certs)
     changes = [change for phase in (certs, leaves, configs) for change in await phase.run(Events())]
@@ -109,16 +109,29 @@ async def test_a_certificate_without_a_name_in_use_is_made_anew_and_its_ca_kept(
     assert "/etc/kubernetes/pki/front-proxy-client.crt" not in [change.target for change in changes]
 
 
-async def test_a_lost_ca_is_not_replaced_under_a_living_cluster() -> None:
+@pytest.mark.parametrize(("lost", "named"), [("ca", "ca.crt"), ("sa", "sa.key")])
+async def test_what_a_living_cluster_needs_is_not_made_anew(lost: str, named: str) -> None:
     host = MemoryHost()
     await run(host)
-    del host.files["/etc/kubernetes/pki/ca.crt"]
-    del host.files["/etc/kubernetes/pki/ca.key"]
+    for path in [path for path in host.files if path.startswith(f"/etc/kubernetes/pki/{lost}.")]:
+        del host.files[path]
     host.files["/var/lib/etcd/member"] = FileWrite("/var/lib/etcd/member", b"")
     before = dict(host.files)
-    with pytest.raises(HostError, match=r"ca\.crt is missing"):
+    with pytest.raises(HostError, match=f"{named} is missing"):
         await run(host)
     assert host.files == before
+
+
+async def test_a_plan_does_not_ask_the_api_with_an_admin_conf_that_no_longer_serves() -> None:
+    host = MemoryHost()
+    _, certs, configs = await run(host)
+    specs = kubeconfig.control_plane_kubeconfigs(CLUSTER, ControlPlaneNode("cp1", "192.0.2.1"))
+    again = Kubeconfigs(Node(SPEC.hosts[0], host, FACTS, "192.0.2.1"), specs, certs)
+    assert await again.look() == []
+    assert again.admin == configs.admin
+    host.files["/etc/kubernetes/admin.conf"] = FileWrite("/etc/kubernetes/admin.conf", b"damaged", 0o600)
+    assert [change.target for change in await again.look()] == ["/etc/kubernetes/admin.conf"]
+    assert again.admin == b""
 
 
 async def test_a_ca_without_its_key_serves_until_something_must_be_signed() -> None:
