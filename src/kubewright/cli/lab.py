@@ -80,11 +80,16 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
 
     async def all_of_it(events: Events) -> Lab:
         async def cluster(lab: Lab) -> None:
+            from kubewright.lab.plan import is_machine_name
             from kubewright.model.config.load import load_cluster
             from kubewright.workflows.apply import apply
 
             spec = load_cluster(lab.places.cluster_yaml)
-            done = await apply(spec, events, kubeconfig_out=lab.places.kubeconfig, merge_kubeconfig=merge)
+            names = {machine.name for machine in lab.machines}
+            done = await apply(
+                spec, events, kubeconfig_out=lab.places.kubeconfig, merge_kubeconfig=merge,
+                is_gone=lambda name: is_machine_name(name) and name not in names,
+            )  # fmt: skip
             outcome.append((spec, done))
 
         async with events.workflow("lab up", f"lab {name}") as activity:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient, Object
 from kubewright.events import Activity
+from kubewright.phases.nodes import ready_reason
 from kubewright.phases.phase import Change, Phase
 from kubewright.phases.waiting import wait_until
 
 
 class Rollout(Phase):
-    """The workloads in kube-system that a cluster is not whole without."""
+    """The workloads in kube-system that a cluster is not whole without.
+
+    A Node that is none of `nodes` and not Ready is not waited for: nobody said that it must be there.
+    """
 
     name: ClassVar[str] = "rollout"
     title: ClassVar[str] = "wait for kube-proxy, the pod network and cluster DNS"
     always_verify: ClassVar[bool] = True
 
-    def __init__(self, kube: KubeClient, workloads: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, kube: KubeClient, workloads: Sequence[tuple[str, str]], nodes: Collection[str]
+    ) -> None:
         self._kube = kube
         self._workloads = workloads
+        self._nodes = nodes
 
     async def look(self) -> list[Change]:
         """Nothing: their controllers make it so."""
@@ -39,9 +46,14 @@ class Rollout(Phase):
 
     async def _missing(self) -> str | None:
         reasons = []
+        strangers = sum(
+            1
+            for node in await self._kube.list("v1", "Node")
+            if node["metadata"]["name"] not in self._nodes and ready_reason(node)
+        )
         for kind, name in self._workloads:
             live = await self._kube.get("apps/v1", kind, name, "kube-system")
-            reason = "not there" if live is None else unfinished(live)
+            reason = "not there" if live is None else unfinished(live, without=strangers)
             if reason:
                 reasons.append(f"{name}: {reason}")
         return ", ".join(reasons) or None
@@ -54,13 +66,16 @@ class Rollout(Phase):
         ]
 
 
-def unfinished(workload: Object) -> str:
-    """What a DaemonSet or Deployment still waits for; empty where its rollout is over."""
+def unfinished(workload: Object, *, without: int = 0) -> str:
+    """What a DaemonSet or Deployment still waits for; empty where its rollout is over.
+
+    On `without` of its nodes, a DaemonSet is not expected to run.
+    """
     status = workload.get("status") or {}
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
         return "not seen by its controller yet"
     if workload["kind"] == "DaemonSet":
-        wanted = status.get("desiredNumberScheduled", 0)
+        wanted = max(status.get("desiredNumberScheduled", 0) - without, 0)
         updated, ready = status.get("updatedNumberScheduled", 0), status.get("numberReady", 0)
     else:
         wanted = workload["spec"].get("replicas", 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.objects import to_yaml
 from kubewright.phases.api import api_over
 from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
+from kubewright.phases.gone import GoneNodes
 from kubewright.phases.install import Images, Programs
 from kubewright.phases.join import KUBELET_CONF, Join
 from kubewright.phases.kubeconfigs import Kubeconfigs
@@ -62,14 +63,17 @@ async def apply(
     *,
     kubeconfig_out: Path | None = None,
     merge_kubeconfig: bool = True,
+    is_gone: Callable[[str], bool] = lambda _: False,
 ) -> Outcome:
     """Make the cluster what `spec` says; a second run finds nothing to do.
+
+    Nodes of which `is_gone` is true, by their names, are taken out of the cluster.
 
     The administrator's kubeconfig is written to `kubeconfig_out`, 0600, and merged as its own context into the
     user's where `merge_kubeconfig` says so. Raises `KubewrightError`, or a group of them, one a failed host.
     """
     async with events.workflow("apply", f"apply cluster {spec.name}") as activity:
-        outcome = await _Run(spec, events, dry=False).all(kubeconfig_out, merge_kubeconfig)
+        outcome = await _Run(spec, events, dry=False, is_gone=is_gone).all(kubeconfig_out, merge_kubeconfig)
         activity.summary(
             f"cluster {spec.name}: {len(outcome.changes)} changes" if outcome.changes else
             f"cluster {spec.name}: nothing to do"
@@ -86,8 +90,16 @@ async def plan(spec: ClusterSpec, events: Events) -> Outcome:
 class _Run:
     """One run over all hosts: the workflow's state, and its stages in order."""
 
-    def __init__(self, spec: ClusterSpec, events: Events, *, dry: bool) -> None:
+    def __init__(
+        self,
+        spec: ClusterSpec,
+        events: Events,
+        *,
+        dry: bool,
+        is_gone: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._spec = spec
+        self._is_gone = is_gone
         self._events = events
         self._dry = dry
         self._source = open_source(spec.source)
@@ -330,9 +342,10 @@ class _Run:
         DNS comes when all nodes can take Pods: its replicas go to different ones then, and stay there (P05).
         """
         kube, _ = await self._api
+        await self._do(GoneNodes(kube, self._is_gone))
         await self._do(NodesReady(kube, self._nodes))
         await self._do(Objects(kube, self._want.dns_objects(), "dns", "deploy cluster DNS"))
-        await self._do(Rollout(kube, self._want.workloads()))
+        await self._do(Rollout(kube, self._want.workloads(), [node.name for node in self._nodes]))
         if self._token is not None:
             identity, _ = tokens.parse_token(self._token.result())
             await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
