@@ -36,7 +36,7 @@ from kubewright.model.objects import to_yaml
 from kubewright.phases.install import Images, Programs
 from kubewright.phases.node import Node
 from kubewright.phases.prepare import Kernel, Packages, Runtime
-from kubewright.workflows.desired import KUBELET_PROGRAM, UNIT_PATH, Artifacts, Desired
+from kubewright.workflows.desired import KUBELET_PROGRAM, Artifacts, Desired
 from kubewright.workflows.fleet import open_fleet
 
 LAB = "bench"
@@ -84,7 +84,7 @@ async def prepare(node: Node, want: Desired, artifacts: Artifacts) -> None:
         await phase.run(events)
     await node.host.write_files(
         [
-            FileWrite(UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
+            FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
             FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
         ]
     )

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from kubewright.model.kubeconfig import BOOTSTRAP_KUBELET, KUBELET, KUBERNETES_DIR
 from kubewright.model.versions import VersionFacts
 
-KUBELET_BINARY = "/usr/bin/kubelet"
 KUBELET_DIR = "/var/lib/kubelet"
 CONFIG_PATH = f"{KUBELET_DIR}/config.yaml"
 FLAGS_PATH = f"{KUBELET_DIR}/kubeadm-flags.env"
-UNIT_PATH = "/lib/systemd/system/kubelet.service"
+UNIT_PATH = "/etc/systemd/system/kubelet.service"
+"""Below /etc, where no package's unit is overwritten."""
 DROP_IN_PATH = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
 _FLAGS_VARIABLE = "KUBELET_KUBEADM_ARGS"
 
 
-def kubelet_unit(binary: str = KUBELET_BINARY) -> bytes:
+def kubelet_unit(binary: str) -> bytes:
     """`kubelet.service`, for a kubelet that no package brought.
 
     It starts again for as long as it fails, because a kubelet waits in this way for its configuration.
@@ -41,7 +41,7 @@ def kubelet_unit(binary: str = KUBELET_BINARY) -> bytes:
     )
 
 
-def kubelet_drop_in(binary: str = KUBELET_BINARY) -> bytes:
+def kubelet_drop_in(binary: str) -> bytes:
     """kubeadm's `10-kubeadm.conf`: where the kubelet finds its kubeconfigs, configuration and flags.
 
     `/etc/default/kubelet` belongs to the user, whose `KUBELET_EXTRA_ARGS` come last.

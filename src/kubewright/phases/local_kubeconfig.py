@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kubewright.clients import kubeconfig as contexts
+from kubewright.clients.filelock import replace_file
 from kubewright.errors import ConfigError
 from kubewright.events import Activity
-from kubewright.hosts import FileWrite, Host
 from kubewright.model import kubeconfig
-from kubewright.phases.files import differing
 from kubewright.phases.phase import Action, Change, Phase
 
 
@@ -26,31 +26,53 @@ class LocalKubeconfig(Phase):
     title: ClassVar[str] = "write the kubeconfig on this computer"
     always_verify: ClassVar[bool] = True
 
-    def __init__(
-        self, computer: Host, name: str, admin: dict[str, Any], out: Path | None, *, merge: bool
-    ) -> None:
-        self._computer = computer
+    def __init__(self, name: str, admin: dict[str, Any], out: Path | None, *, merge: bool) -> None:
         self._context = name
         self._admin = admin
         self._merge = merge
-        content = kubeconfig.dump(admin)
-        self._files = [FileWrite(str(out), content, kubeconfig.KUBECONFIG_MODE)] if out is not None else []
+        self._out = None if out is None else out.expanduser().resolve()
         self.merged: contexts.Merged | None = None
         self.trouble: ConfigError | None = None
 
     async def look(self) -> list[Change]:
         """Whether the file of its own differs."""
-        return [Change(Action.UPDATE, file.path) for file in await differing(self._computer, self._files)]
+        if self._out is None or _holds(self._out, self._content):
+            return []
+        return [Change(Action.UPDATE if self._out.exists() else Action.CREATE, str(self._out))]
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
-        """Write it."""
-        await self._computer.write_files(self._files)
+        """Write it. It is the user's own file, root or not."""
+        if self._out is not None:
+            _write(self._out, self._content)
 
     async def verify(self, activity: Activity) -> None:
         """Merge the context; nothing is written where it is there already."""
         if not self._merge:
             return
         try:
-            self.merged = contexts.merge_context(contexts.default_target(), self._admin, self._context)
+            # In a thread: another process may hold the file for some seconds.
+            self.merged = await asyncio.to_thread(
+                contexts.merge_context, contexts.default_target(), self._admin, self._context
+            )
         except ConfigError as error:
             self.trouble = error
+
+    @property
+    def _content(self) -> bytes:
+        return kubeconfig.dump(self._admin).reveal()
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    try:
+        private = file.stat().st_mode & 0o777 == kubeconfig.KUBECONFIG_MODE
+        return private and file.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file.parent}: cannot be made: {error.strerror}") from None
+    replace_file(file, content, mode=kubeconfig.KUBECONFIG_MODE)

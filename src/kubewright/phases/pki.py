@@ -19,7 +19,7 @@ from kubewright.secret import Secret
 
 class Certificates(Phase):
     """Certificates under /etc/kubernetes/pki, each with its key. After `run` (or `look`, where nothing
-    differed) `pairs` holds them all. `etcd_data` is the folder of this host's own etcd, empty where it has none."""
+    differed) `pairs` holds them all. `etcd_data` is the folder of this host's own etcd, or empty."""
 
     name: ClassVar[str] = "certs"
     title: ClassVar[str] = "make certificates and keys"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +12,8 @@ from pathlib import Path
 from kubewright.clients.kube import KubeClient, Object, Server
 from kubewright.clients.kubeconfig import Merged
 from kubewright.components.open import open_source
-from kubewright.errors import ConfigError
+from kubewright.errors import ConfigError, KubewrightError
 from kubewright.events import Events
-from kubewright.hosts.local import LocalHost
 from kubewright.model import kubeconfig, manifests, pki, tokens, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
@@ -136,10 +135,24 @@ class _Run:
                 for node in nodes
             }
             async with self._tunnel:
-                await on_all(work)
-                if self._api.exception() is None:
-                    await self._settle(kubeconfig_out, merge)
+                try:
+                    await self._work(work, kubeconfig_out, merge)
+                finally:
+                    await self._forget_token()
         return self._outcome
+
+    async def _work(self, work: Mapping[str, Awaitable[None]], out: Path | None, merge: bool) -> None:
+        """All hosts at once, and then the cluster. Whoever must find out what is wrong needs the kubeconfig:
+        it is handed over as soon as there is one, and also where a host has failed."""
+        try:
+            await on_all(work)
+        except (KubewrightError, ExceptionGroup):
+            with suppress(KubewrightError):
+                await self._hand_over(out, merge)
+            raise
+        await self._hand_over(out, merge)
+        if self._api.exception() is None:
+            await self._settle()
 
     async def _fetch(self) -> None:
         wants = []
@@ -196,13 +209,15 @@ class _Run:
         want = self._want
         control_plane = want.control_plane(node)
         directory = want.cluster.certificates_dir
-        certs = Authorities(node, directory, pki.cluster_cas(want.cluster))
+        etcd = want.cluster.etcd.local
+        data = etcd.data_dir if etcd is not None else ""
+        certs = Authorities(node, directory, pki.cluster_cas(want.cluster), etcd_data=data)
         specs = kubeconfig.control_plane_kubeconfigs(want.cluster, control_plane)
         of_kubelet = [spec for spec in specs if spec.file == kubeconfig.KUBELET]
         others = Kubeconfigs(node, [spec for spec in specs if spec not in of_kubelet], certs)
         leaves = Certificates(
             node, directory, pki.control_plane_certs(want.cluster, control_plane),
-            authorities=certs, service_account=pki.key_kind(want.cluster),
+            authorities=certs, service_account=pki.key_kind(want.cluster), etcd_data=data,
         )  # fmt: skip
 
         async def kubelet_credentials() -> None:
@@ -239,8 +254,8 @@ class _Run:
             group.create_task(self._images(node, first=False))
             if others.admin:
                 group.create_task(self._in_cluster(node, others.admin, certs.ca.cert, controllers))
-            else:
-                group.create_task(self._do(controllers))
+            else:  # a plan, for a host that has no cluster yet
+                group.create_task(self._without_api(node, controllers))
 
     async def _worker(self, node: Node) -> None:
         try:
@@ -272,7 +287,10 @@ class _Run:
         )
         if not any(change.action is Action.RUN for change in await self._do(join)):
             config = to_yaml(want.kubelet_config(self._first)).decode()
-            await self._do(Kubelet(node, want.kubelet_files(node, config), program_changed=program_changed))
+            # A kubelet registers its Node when it starts: one whose Node was deleted must start again.
+            unknown = await kube.get("v1", "Node", node.name) is None
+            files = want.kubelet_files(node, config)
+            await self._do(Kubelet(node, files, program_changed=program_changed or unknown))
         await self._do(self._marks(kube, node))
 
     async def _bootstrap_token(self) -> Secret[str]:
@@ -301,6 +319,12 @@ class _Run:
             cri_socket=want.facts.cri_endpoint(CONTAINERD_SOCKET),
         )  # fmt: skip
 
+    async def _without_api(self, node: Node, controllers: StaticPods) -> None:
+        self._events.warn(
+            "no API server answers: this plan leaves out what is in the cluster", host=node.name
+        )
+        await self._do(controllers)
+
     # -- the cluster ------------------------------------------------------------------------------------------
 
     async def _in_cluster(self, node: Node, admin: bytes, ca: bytes, controllers: StaticPods) -> None:
@@ -314,10 +338,7 @@ class _Run:
         if not self._dry:
             await self._do(api_up)
         elif await api_up.missing():
-            self._events.warn(
-                "the API server does not answer: this plan leaves out what is in the cluster", host=node.name
-            )
-            await self._do(controllers)
+            await self._without_api(node, controllers)
             return
         upload = Objects(kube, want.bootstrap_objects(node, ca), "upload-config", "upload the configuration")
         addons = {
@@ -336,26 +357,35 @@ class _Run:
             for name, (items, title) in addons.items():
                 group.create_task(self._do(Objects(kube, items, name, title)))
 
-    async def _settle(self, kubeconfig_out: Path | None, merge: bool) -> None:
-        """Wait until all of it runs, and hand over the kubeconfig.
+    async def _settle(self) -> None:
+        """Wait until all of it runs.
 
         DNS comes when all nodes can take Pods: its replicas go to different ones then, and stay there (P05).
         """
         kube, _ = await self._api
         await self._do(GoneNodes(kube, self._is_gone))
-        await self._do(NodesReady(kube, self._nodes))
+        if self._want.has_network:
+            await self._do(NodesReady(kube, self._nodes))
+        else:
+            self._events.note("network.plugin is none: nodes become Ready when you install a pod network")
         await self._do(Objects(kube, self._want.dns_objects(), "dns", "deploy cluster DNS"))
         await self._do(Rollout(kube, self._want.workloads(), [node.name for node in self._nodes]))
-        if self._token is not None:
-            identity, _ = tokens.parse_token(self._token.result())
-            await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
-        if self._dry:
+
+    async def _forget_token(self) -> None:
+        """Delete this run's token, if there is one. Where that cannot be done it expires by itself."""
+        if self._token is None:
             return
-        local = LocalKubeconfig(
-            LocalHost("this computer"), self._spec.name, self._admin, kubeconfig_out, merge=merge
-        )
+        with suppress(KubewrightError):
+            identity, _ = tokens.parse_token(await self._token)
+            kube, _ = await self._api
+            await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
+
+    async def _hand_over(self, out: Path | None, merge: bool) -> None:
+        if self._dry or not self._api.done() or self._api.exception() is not None:
+            return
+        local = LocalKubeconfig(self._spec.name, self._admin, out, merge=merge)
         await self._do(local)
         if local.trouble is not None:
             self._events.warn(f"{local.trouble.message}; {local.trouble.hint}")
-        self._outcome.kubeconfig = kubeconfig_out
+        self._outcome.kubeconfig = out
         self._outcome.context = local.merged

@@ -29,8 +29,6 @@ from kubewright.phases.node import Node
 
 KUBELET_PROGRAM = f"{PROGRAM_DIRECTORY}/kubelet"
 CONFIG_ANNOTATION = "kubewright.dev/config-digest"
-UNIT_PATH = "/etc/systemd/system/kubelet.service"
-"""Below /etc, where no package's unit is overwritten."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Desired:
         if node.is_control_plane:
             first += ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
         rest = ["kube-proxy"]
-        if self.spec.network.plugin == "builtin" or self.builtin_dns:
+        if self.has_network or self.builtin_dns:
             rest.append("agent")
         if not self.builtin_dns:
             rest.append("coredns")
@@ -121,7 +119,7 @@ class Desired:
             pause_image=self.images["pause"],
         )
         return [
-            FileWrite(UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
+            FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
             FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
             FileWrite(kubelet.CONFIG_PATH, config.encode()),
             FileWrite(kubelet.FLAGS_PATH, kubelet.flags_file(flags)),
@@ -184,16 +182,22 @@ class Desired:
 
     def network_objects(self, first: Node) -> list[Object]:
         """The pod network; nothing where the user brings another."""
-        if self.spec.network.plugin != "builtin":
+        if not self.has_network:
             return []
         return addons_builtin.network_agent(
             self.images["agent"], self.cluster.networking.pod_subnet, self.endpoint(first)
         )
 
+    @property
+    def has_network(self) -> bool:
+        """Whether the pod network is ours. Where the user brings another, nodes are not Ready before that."""
+        return self.spec.network.plugin == "builtin"
+
     def workloads(self) -> list[tuple[str, str]]:
         """What must run in kube-system before the cluster is whole."""
-        network = [("DaemonSet", addons_builtin.NETWORK)] if self.spec.network.plugin == "builtin" else []
-        return [("DaemonSet", "kube-proxy"), *network, ("Deployment", "coredns")]
+        if not self.has_network:
+            return [("DaemonSet", "kube-proxy")]
+        return [("DaemonSet", "kube-proxy"), ("DaemonSet", addons_builtin.NETWORK), ("Deployment", "coredns")]
 
 
 class Artifacts:

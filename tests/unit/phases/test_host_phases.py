@@ -1,0 +1,118 @@
+"""Phases on a host: static Pods that are replaced, containerd's configuration, the kubeconfig on this computer."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from tests.unit.phases.memory_host import MemoryHost
+from tests.unit.phases.test_pki_phases import FACTS, SPEC
+
+from kubewright.events import Event, Events
+from kubewright.hosts import Completed, FileWrite
+from kubewright.model import kubeconfig
+from kubewright.phases.controlplane import StaticPods, same_pod
+from kubewright.phases.local_kubeconfig import LocalKubeconfig
+from kubewright.phases.node import Node
+from kubewright.phases.prepare import CONTAINERD_CONFIG, Runtime, without_passwords
+from kubewright.secret import Secret
+
+MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+
+
+class Containerd(MemoryHost):
+    """A host whose container `old` of the API server runs for a few more looks, then `new` in its place."""
+
+    def __init__(self, looks: int = 3) -> None:
+        super().__init__()
+        self.looks = looks
+
+    async def run(
+        self, argv: Sequence[str], *, stdin: bytes | Secret[bytes] | None = None, timeout: float = 60.0,
+        check: bool = True, env: Mapping[str, str] | None = None,
+    ) -> Completed:  # fmt: skip
+        self.commands.append(tuple(argv))
+        if argv[0] == "sh":
+            return Completed(tuple(argv), 0, b"old\nolder\n" if argv[-1] == "kube-apiserver" else b"active\n")
+        if argv[0] == "ctr":
+            self.looks -= 1
+            name = b"old" if self.looks > 0 else b"new"
+            return Completed(tuple(argv), 0, b"TASK PID STATUS\n%s 7 RUNNING\nolder 6 STOPPED\n" % name)
+        return Completed(tuple(argv), 0, b"active\n")
+
+
+def static_pods(host: MemoryHost, image: str) -> StaticPods:
+    pod = {"kind": "Pod", "spec": {"containers": [{"image": image}]}}
+    return StaticPods(Node(SPEC.hosts[0], host, FACTS, "192.0.2.1"), {"kube-apiserver": pod})
+
+
+async def test_the_old_static_pod_is_gone_before_anybody_asks_the_new_one() -> None:
+    host = Containerd()
+    await static_pods(host, "one").run(Events())
+    assert host.commands == []  # there was none before
+    events: list[Event] = []
+    await static_pods(host, "two").run(Events(events.append))
+    assert host.looks == 0
+    assert any("still run" in event.message for event in events)
+
+
+async def test_a_manifest_that_only_looks_otherwise_is_not_waited_for() -> None:
+    host = Containerd()
+    await static_pods(host, "one").run(Events())
+    host.files[MANIFEST] = FileWrite(MANIFEST, b"# mine\n" + host.files[MANIFEST].data, 0o600)
+    await static_pods(host, "one").run(Events())
+    assert host.commands == []
+
+
+def test_what_is_null_or_empty_is_not_said() -> None:
+    assert same_pod(b"metadata: {creationTimestamp: null, name: a}\nstatus: {}", b"metadata: {name: a}")
+    assert not same_pod(b"metadata: {name: a}", b"metadata: {name: b}")
+    assert not same_pod(b"[", b"metadata: {name: b}")
+
+
+async def test_containerds_configuration_stays_as_private_as_it_was() -> None:
+    host = Containerd()
+    text = (
+        b'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry.configs.r.auth]\npassword = "hunter2"\n'
+    )
+    host.files[CONTAINERD_CONFIG] = FileWrite(CONTAINERD_CONFIG, text, 0o600)
+    runtime = Runtime(
+        Node(SPEC.hosts[0], host, FACTS, "192.0.2.1"), pause_image="pause", cgroup_driver="cgroupfs"
+    )
+    changes = await runtime.run(Events())
+    written = host.files[CONTAINERD_CONFIG]
+    assert written.mode == 0o600
+    assert b"hunter2" in written.data
+    assert "hunter2" not in str(changes)
+    assert "password = <secret>" in str(changes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['+  password = "s3"', "-auth='s3'", '+ r = { auth = { "password" = "s3" } }', ' identitytoken = "s3"',
+     '+Authorization = ["Basic s3"]'],
+)  # fmt: skip
+def test_no_registrys_secret_is_in_a_plan(line: str) -> None:
+    assert "s3" not in without_passwords([line])[0]
+    assert without_passwords(['+sandbox_image = "pause"']) == ('+sandbox_image = "pause"',)
+
+
+async def test_the_kubeconfig_may_be_asked_for_with_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    admin = {"kind": "Config", "users": []}
+    target = tmp_path / "new" / "admin.conf"
+
+    def phase() -> LocalKubeconfig:
+        return LocalKubeconfig("c", admin, Path("new/admin.conf"), merge=False)
+
+    assert [change.target for change in await phase().run(Events())] == [str(target)]
+    assert kubeconfig.load(target.read_bytes(), "") == admin
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert await phase().run(Events()) == []
+    target.chmod(0o644)
+    assert len(await phase().run(Events())) == 1
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
