@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient, Server
 from kubewright.errors import ApiError, ConfigError, ExitCode, HostError, KubewrightError
@@ -75,9 +75,7 @@ class Join(Phase):
         ca = await self._discover(token, activity)
         server = Server(self._endpoint, ca, token=token.reveal())
         async with api_over(self._node.host, server) as kube:
-            await self._refuse_taken_name(kube)
-            config_map = await self._required(kube, self._facts.kubelet_config_map)
-        config = config_map["data"]["kubelet"]
+            config = await self._kubelet_config(kube)
         bootstrap_conf = kubeconfig.bootstrap_kubelet(self._endpoint, ca, token)
         host = self._node.host
         await host.write_files(
@@ -146,14 +144,29 @@ class Join(Phase):
                 hint=f"name this host otherwise, or delete that Node first: kubectl delete node {self.host_name}",
             )  # fmt: skip
 
-    async def _required(self, kube: KubeClient, name: str) -> dict[str, Any]:
-        found = await kube.get("v1", "ConfigMap", name, "kube-system")
-        if found is None:
-            raise KubewrightError(
-                f"{self.host_name}: ConfigMap kube-system/{name} is missing",
-                hint="has the control plane's initialisation ended? run apply again",
-            )
-        return found
+    async def _kubelet_config(self, kube: KubeClient) -> str:
+        """The cluster's KubeletConfiguration as YAML, read with the token. The API server learns of a token and
+        of what it may read a moment after they were written."""
+        name = self._facts.kubelet_config_map
+        config = ""
+
+        async def missing() -> str | None:
+            nonlocal config
+            try:
+                await self._refuse_taken_name(kube)
+                found = await kube.get("v1", "ConfigMap", name, "kube-system")
+            except ApiError as error:
+                if error.status in (401, 403):
+                    return error.message
+                raise
+            config = ((found or {}).get("data") or {}).get("kubelet") or ""
+            return None if config else f"ConfigMap kube-system/{name} is missing or empty"
+
+        await wait_until(
+            missing, f"{self.host_name}: the kubelets' configuration, read with a bootstrap token", deadline=20,
+            hint="has the control plane's initialisation ended? run apply again",
+        )  # fmt: skip
+        return config
 
     async def _bootstrapped(self) -> str | None:
         """One call that looks for up to a second: the file appears between two looks of ours."""
