@@ -101,14 +101,10 @@ class Activity:
 
 
 class Events:
-    """Sends events to its listeners, in the order in which they were added."""
+    """Sends events to its listeners in order. They are called in the thread of the event loop; none may block."""
 
     def __init__(self, *listeners: Listener) -> None:
-        self._listeners = list(listeners)
-
-    def listen(self, listener: Listener) -> None:
-        """Add a listener; it is called in the thread of the event loop and must not block."""
-        self._listeners.append(listener)
+        self._listeners = listeners
 
     def emit(
         self,

@@ -237,7 +237,12 @@ class KubeClient:
             options["server_hostname"] = name
         token = self.server.token
         if self.server.token_file is not None:
-            token = self.server.token_file.read_text().strip()
+            try:
+                token = self.server.token_file.read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"the token file {self.server.token_file} cannot be read: {error.strerror}"
+                ) from None
         if token:
             headers["Authorization"] = f"Bearer {token}"
         options["headers"] = headers
@@ -274,7 +279,14 @@ class KubeClient:
 
     async def json(self, method: str, path: str, **options: Any) -> Any:
         """`request`, with the answer parsed."""
-        return json.loads(await self.request(method, path, **options) or b"null")
+        data = await self.request(method, path, **options)
+        try:
+            return json.loads(data or b"null")
+        except ValueError:
+            raise ApiError(
+                f"{method} {self.server.url}{path}: what answers there is no Kubernetes API",
+                hint="does the address lead to the API server, or to a proxy before it?",
+            ) from None
 
     # -- objects ----------------------------------------------------------------------------------------------
 
@@ -311,11 +323,6 @@ class KubeClient:
         """Create an object; `ApiError` with status 409 where it exists."""
         created: Object = await self.json("POST", _collection(obj), body=obj)
         return created
-
-    async def replace(self, obj: Object) -> Object:
-        """Replace an object; with `metadata.resourceVersion`, only if it is still that version."""
-        replaced: Object = await self.json("PUT", _path_of(obj), body=obj)
-        return replaced
 
     async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Server-side apply: create the object, or change the fields that `obj` names and no others."""

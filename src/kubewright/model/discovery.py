@@ -7,10 +7,8 @@ from typing import Any
 
 from kubewright.errors import ConfigError
 from kubewright.model import kubeconfig, tokens
-from kubewright.model.stored import CLUSTER_INFO_KEY
+from kubewright.model.stored import CLUSTER_INFO_KEY, SIGNATURE_PREFIX
 from kubewright.secret import Secret
-
-SIGNATURE_PREFIX = "jws-kubeconfig-"
 
 
 def verified_ca(config_map: Mapping[str, Any], token: Secret[str]) -> bytes:

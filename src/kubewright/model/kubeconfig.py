@@ -180,25 +180,6 @@ def embedded(entry: Mapping[str, Any], field: str) -> bytes:
         return b""
 
 
-def merge(existing: Mapping[str, Any] | None, ours: Mapping[str, Any], name: str) -> Object:
-    """A user's kubeconfig with our current context added as `name`, made current; all else stays (P24).
-
-    Cluster, user and context of that name are replaced.
-    """
-    cluster, user = current(ours)
-    merged: Object = {"apiVersion": "v1", "kind": "Config", "preferences": {}} | dict(existing or {})
-    entries = {
-        "clusters": {"name": name, "cluster": cluster},
-        "users": {"name": name, "user": user},
-        "contexts": {"name": name, "context": {"cluster": name, "user": name}},
-    }
-    for field, entry in entries.items():
-        others = [item for item in merged.get(field) or [] if item.get("name") != name]
-        merged[field] = [*others, entry]
-    merged["current-context"] = name
-    return merged
-
-
 def _document(cluster_name: str, server: str, ca: bytes, user: str, credentials: Mapping[str, str]) -> Object:
     context = f"{user}@{cluster_name}"
     return {

@@ -22,7 +22,6 @@ from kubewright.secret import Secret
 SECRET_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105
 SECRET_PREFIX = "bootstrap-token-"  # noqa: S105
 USAGES = ("signing", "authentication")
-DEFAULT_TTL_HOURS = 24
 
 _TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})", re.ASCII)
 _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]", re.ASCII)

@@ -13,7 +13,7 @@ from kubewright.phases.files import differing, file_changes, newer_than_unit
 from kubewright.phases.install import PROGRAM_DIRECTORY
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.waiting import unit_evidence, wait_until
+from kubewright.phases.waiting import unit_evidence
 
 _UNIT = "kubelet.service"
 
@@ -21,7 +21,7 @@ _UNIT = "kubelet.service"
 class Kubelet(Phase):
     """Files of the kubelet, and the unit running with what they say now.
 
-    `program_changed` says that the program itself was replaced in this run: a restart is due then, too.
+    `program_changed` says that a restart is due in any case: the program itself was replaced, for example.
     """
 
     name: ClassVar[str] = "kubelet-start"
@@ -69,48 +69,4 @@ class Kubelet(Phase):
                 f"{self.host_name}: the kubelet does not start",
                 host=self.host_name, evidence=await unit_evidence(host, "kubelet"),
                 hint="journalctl -u kubelet tells more", exit_code=ExitCode.HOST_NOT_FIT,
-            )  # fmt: skip
-
-
-class KubeletHealthy(Phase):
-    """The kubelet's own health endpoint."""
-
-    name: ClassVar[str] = "kubelet-healthy"
-    title: ClassVar[str] = "wait for the kubelet"
-    always_verify: ClassVar[bool] = True
-
-    def __init__(self, node: Node, port: int) -> None:
-        self._node = node
-        self.host_name = node.name
-        self._port = port
-
-    async def look(self) -> list[Change]:
-        """Nothing: it is only waited for."""
-        return []
-
-    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
-        """Nothing to do."""
-
-    async def verify(self, activity: Activity) -> None:
-        """Wait until it answers."""
-        import aiohttp
-
-        host = self._node.host
-        timeout = aiohttp.ClientTimeout(total=2)
-        async with (
-            host.forward_tcp("127.0.0.1", self._port) as (address, port),
-            aiohttp.ClientSession(timeout=timeout) as session,
-        ):
-
-            async def missing() -> str | None:
-                try:
-                    async with session.get(f"http://{address}:{port}/healthz") as answer:
-                        return None if answer.status == 200 else f"it answers {answer.status}"
-                except (aiohttp.ClientError, OSError, TimeoutError):
-                    return "it does not answer yet"
-
-            await wait_until(
-                missing, f"{self.host_name}: the kubelet to be healthy", deadline=60,
-                diagnose=lambda: unit_evidence(host, "kubelet"),
-                hint="journalctl -u kubelet tells more",
             )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.hosts.open import open_host
 from kubewright.model import preflight
-from kubewright.model.config.cluster import ClusterSpec, HostSpec
+from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.facts import HostFacts
 from kubewright.phases.node import Node
 
@@ -57,13 +57,11 @@ async def on_all(work: Mapping[str, Awaitable[None]]) -> None:
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        raise ExceptionGroup(f"{len(failures)} hosts failed", failures)
+        raise ExceptionGroup(f"{len(failures)} failures", failures)
 
 
 @asynccontextmanager
-async def open_fleet(
-    spec: ClusterSpec, endpoint: str | None, events: Events, *, specs: Sequence[HostSpec] | None = None
-) -> AsyncIterator[list[Node]]:
+async def open_fleet(spec: ClusterSpec, endpoint: str | None, events: Events) -> AsyncIterator[list[Node]]:
     """Connect to all hosts, look at them, and refuse those that are unfit, all findings at once.
 
     `endpoint` is the URL of the cluster's API where it is configured; without one it is the first control
@@ -71,7 +69,7 @@ async def open_fleet(
     """
     async with AsyncExitStack() as stack:
         hosts: dict[str, Host] = {}
-        for item in specs or spec.hosts:
+        for item in spec.hosts:
             hosts[item.name] = await stack.enter_async_context(open_host(item, spec.ssh))
         facts: dict[str, HostFacts] = {}
         belonging: dict[str, preflight.Belonging] = {}
@@ -85,7 +83,7 @@ async def open_fleet(
         await on_all({name: look(name, host) for name, host in hosts.items()})
         nodes = [
             Node(item, hosts[item.name], facts[item.name], preflight.node_ip(item, facts[item.name]))
-            for item in specs or spec.hosts
+            for item in spec.hosts
         ]
         async with events.phase("preflight", "check that the hosts are fit"):
             first = next(node for node in nodes if node.is_control_plane)
