@@ -6,7 +6,13 @@ CONTROL_PLANES ?= 1
 WORKERS ?= 2
 NAME ?= default
 
-.PHONY: up down test unit integration lint format bench soak setup clean
+.DEFAULT_GOAL := help
+.PHONY: help up down test unit integration lint format bench soak setup clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@printf '\n%s\n' 'For up: WORKERS (2), CONTROL_PLANES (1), NAME of the lab (default): make up NAME=big WORKERS=5' \
+	  'For down: NAME. The first up and test on a computer build Kubernetes, which takes some minutes.'
 
 up: setup  ## a real cluster in the lab: one control plane and two workers
 	@$(BIN)/kubewright lab up --name $(NAME) --control-planes $(CONTROL_PLANES) --workers $(WORKERS)
@@ -16,15 +22,15 @@ down: setup  ## remove the lab and leave this computer as it was
 
 test: lint unit integration  ## all checks: static ones, unit tests, then integration tests on real machines
 
-lint: setup
+lint: setup  ## the static checks: ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: setup
+unit: setup  ## the unit tests: seconds, no root
 	$(BIN)/pytest tests/unit -q
 
-integration: setup
+integration: setup  ## the integration tests, on real machines
 	$(BIN)/pytest tests/integration -m "integration and not soak" -v
 
 bench: setup  ## ratios against real kubeadm on the same machines in the same run
@@ -33,12 +39,12 @@ bench: setup  ## ratios against real kubeadm on the same machines in the same ru
 soak: setup  ## the long drills
 	$(BIN)/pytest tests/integration -m soak -v -s
 
-format: setup
+format: setup  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-setup:
+setup:  ## install what is missing: Debian packages and .venv
 	@tools/setup
 
-clean:
+clean:  ## remove .venv and the caches of the checks
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

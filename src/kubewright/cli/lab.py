@@ -98,7 +98,11 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
                 then=None if machines_only else cluster,
             )  # fmt: skip
             count = len(made.machines)
-            activity.summary(f"lab {name}: {count} machine{'s' if count != 1 else ''}")
+            said = f"lab {name}: {count} machine{'s' if count != 1 else ''}"
+            for _, done in outcome:
+                changes = len(done.changes)
+                said += f", {changes} change{'s' if changes != 1 else ''}" if changes else ", nothing to do"
+            activity.summary(said)
         return made
 
     made = run(all_of_it, output=output)

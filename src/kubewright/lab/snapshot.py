@@ -1,7 +1,7 @@
 """A computer's state, item by item, and how two of them differ: `lab down` must leave no difference.
 
 `python -m kubewright.lab.snapshot take FILE` writes one down; `… compare FILE` prints what has changed since, and
-ends with code 1 where anything has.
+ends with code 1 where anything has. `… compare --ours FILE` leaves out the files and processes of other programs.
 """
 
 from __future__ import annotations
@@ -50,6 +50,25 @@ class Difference:
 
 
 Ignore = Callable[[Difference], bool]
+
+_OURS = (
+    "kube", "nspawn", "netns", "etcd", "containerd", "runc", "mmdebstrap", "go-build", "pytest", ".venv/", "/sshd",
+)  # fmt: skip
+
+
+def ours(difference: Difference) -> bool:
+    """Whether a difference may come from a lab, from the tests or from what they run, and not from other programs.
+
+    Only programs, their directories and their mounts are told apart, by words in them; nobody but us is expected
+    to change networks, packet filters and kernel settings meanwhile.
+    """
+    if difference.kind == "network namespace":  # without an owner's name it is some process's own, seen above
+        return "lab " in difference.line or "/" in difference.line
+    if difference.kind == "process" and not difference.added:  # programs end
+        return False
+    if difference.kind in ("process", "file", "mount", "cgroup"):
+        return any(word in difference.line for word in _OURS)
+    return True
 
 
 async def take() -> Snapshot:
@@ -222,12 +241,16 @@ def main() -> None:
     match sys.argv[1:]:
         case ["take", file]:
             Path(file).write_text(dump(asyncio.run(take())))
-        case ["compare", file]:
-            left = asyncio.run(settle(load(Path(file).read_text()), ignore=lambda found: file in found.line))
+        case ["compare", *which, file] if which in ([], ["--ours"]):
+
+            def ignore(found: Difference) -> bool:
+                return file in found.line or (bool(which) and not ours(found))
+
+            left = asyncio.run(settle(load(Path(file).read_text()), ignore=ignore))
             print("\n".join(map(str, left)) or "this computer is as it was")
             sys.exit(1 if left else 0)
         case _:
-            sys.exit(f"usage: {sys.argv[0]} take|compare FILE")
+            sys.exit(f"usage: {sys.argv[0]} take FILE | compare [--ours] FILE")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kubewright.lab import snapshot
 
 
@@ -13,6 +15,24 @@ def test_what_came_and_what_went_is_named() -> None:
         "mount: - /a"
     ]
     assert snapshot.compare(before, before) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "added", "line", "ours"),
+    [
+        ("process", True, "7 started 9: /usr/bin/containerd", True),
+        ("process", False, "7 started 9: /usr/bin/containerd", False),
+        ("process", True, "7 started 9: cron -f", False),
+        ("file", True, "/run/netns/cp1", True),
+        ("file", True, "/tmp/systemd-private-1", False),
+        ("network namespace", True, "net:[4026531840] lab default", True),
+        ("network namespace", True, "net:[4026531840]", False),
+        ("link", False, "{}", True),
+        ("kernel setting", True, "net/ipv4/ip_forward = 1", True),
+    ],
+)
+def test_what_is_ours(kind: str, added: bool, line: str, ours: bool) -> None:
+    assert snapshot.ours(snapshot.Difference(kind, added, line)) is ours
 
 
 def test_a_snapshot_is_read_as_it_was_written() -> None:

@@ -26,7 +26,9 @@ class SshSpec(Strict):
     """How a host is reached. A field that a host does not set is taken from the cluster's `ssh`."""
 
     user: Annotated[str, AfterValidator(syntax.user_name)] | None = Field(
-        default=None, description="The user to log in as; default: root.", examples=["root", "debian"]
+        default=None,
+        description="The user to log in as; default: your own name, as with ssh.",
+        examples=["root", "debian"],
     )
     port: Port | None = Field(default=None, description="sshd's port; default: 22.", examples=[22])
     key_files: list[Annotated[str, AfterValidator(syntax.path)]] | None = Field(
