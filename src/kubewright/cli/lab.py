@@ -150,8 +150,11 @@ def down(name: str | None, everything: bool, output: str) -> None:
     names = lab_names() if everything else [name or DEFAULT]
 
     async def all_of_them(events: Events) -> list[str]:
-        async with events.workflow("lab down", f"remove {'all labs' if everything else f'lab {names[0]}'}"):
-            return [each for each in names if await workflow(each, events=events)]
+        title = "remove all labs" if everything else f"remove lab {names[0]}"
+        async with events.workflow("lab down", title) as activity:
+            gone = [each for each in names if await workflow(each, events=events)]
+            activity.summary(f"removed: {', '.join(gone)}" if gone else "nothing to remove")
+        return gone
 
     removed = run(all_of_them, output=output)
     if output == "text" and not removed:
