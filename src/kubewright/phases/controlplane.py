@@ -20,11 +20,14 @@ from kubewright.phases.node import Node
 from kubewright.phases.phase import Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
 
-_CONTAINERS = """
+# Containers as lines of Pod and id, then tasks as lines of id, process and state.
+_CONTAINERS = r"""
 for name; do
   ctr -n k8s.io containers ls -q \
-    "labels.\\"io.kubernetes.pod.namespace\\"==kube-system,labels.\\"io.kubernetes.container.name\\"==$name"
+    "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$name" |
+    sed "s/^/$name /"
 done
+ctr -n k8s.io tasks ls
 """
 
 
@@ -42,7 +45,7 @@ class StaticPods(Phase):
             FileWrite(manifests.manifest_path(pod), to_yaml(body), 0o600) for pod, body in pods.items()
         ]
         self._wanted: list[FileWrite] = []
-        self._replaced: set[str] = set()
+        self._replaced: dict[str, set[str]] = {}
 
     async def look(self) -> list[Change]:
         """Which manifests differ."""
@@ -58,18 +61,22 @@ class StaticPods(Phase):
             for file in self._wanted
             if file.path in before and not same_pod(before[file.path], file.data)
         ]
-        if other:
-            made = (await host.shell(_CONTAINERS, *other, check=False)).text.split()
-            self._replaced = set(made) & await self._running()
+        containers = await self._containers(*other) if other else {}
+        # One that does not run (it fails again and again) has nothing that could be taken for the new one.
+        self._replaced = {pod: ids for pod, ids in containers.items() if ids}
         await host.write_files(self._wanted)
 
     async def verify(self, activity: Activity) -> None:
-        """Wait until no container of an old manifest runs: until then the old API server answers, and whoever
-        takes that for the new one is cut off in the middle of what it does next."""
+        """Wait until containers of the new manifests run: until the kubelet notices, the old API server answers,
+        and whoever takes that for the new one is cut off in the middle of what it does next.
+
+        The old ones may end up to 30 s later: they serve those who are connected, and take nobody new.
+        """
 
         async def missing() -> str | None:
-            left = self._replaced & await self._running()
-            return f"{len(left)} containers of the old static Pods still run" if left else None
+            running = await self._containers(*self._replaced)
+            waiting = [pod for pod, old in self._replaced.items() if not running[pod] - old]
+            return f"the old {' and '.join(sorted(waiting))} still runs" if waiting else None
 
         if self._replaced:
             await wait_until(
@@ -78,11 +85,12 @@ class StaticPods(Phase):
                 hint="journalctl -u kubelet tells more",
             )  # fmt: skip
 
-    async def _running(self) -> set[str]:
-        """The ids of the containers that run on the host."""
-        tasks = await self._node.host.run(["ctr", "-n", "k8s.io", "tasks", "ls"], timeout=30)
-        rows = [line.split() for line in tasks.text.splitlines()[1:]]
-        return {row[0] for row in rows if row[-1:] == ["RUNNING"]}
+    async def _containers(self, *pods: str) -> dict[str, set[str]]:
+        """The ids of each static Pod's containers that run on the host."""
+        output = (await self._node.host.shell(_CONTAINERS, *pods)).text
+        rows = [line.split() for line in output.splitlines()]
+        running = {row[0] for row in rows if row[-1:] == ["RUNNING"]}
+        return {pod: {row[1] for row in rows if row[:1] == [pod]} & running for pod in pods}
 
 
 class ApiServerUp(Phase):

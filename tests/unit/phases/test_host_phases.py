@@ -23,7 +23,7 @@ MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 
 
 class Containerd(MemoryHost):
-    """A host whose container `old` of the API server runs for a few more looks, then `new` in its place."""
+    """A host where the API server's container `old` runs alone for a few looks, and `new` beside it afterwards."""
 
     def __init__(self, looks: int = 3) -> None:
         super().__init__()
@@ -34,12 +34,13 @@ class Containerd(MemoryHost):
         check: bool = True, env: Mapping[str, str] | None = None,
     ) -> Completed:  # fmt: skip
         self.commands.append(tuple(argv))
-        if argv[0] == "sh":
-            return Completed(tuple(argv), 0, b"old\nolder\n" if argv[-1] == "kube-apiserver" else b"active\n")
-        if argv[0] == "ctr":
+        if argv[-1] == "kube-apiserver":
             self.looks -= 1
-            name = b"old" if self.looks > 0 else b"new"
-            return Completed(tuple(argv), 0, b"TASK PID STATUS\n%s 7 RUNNING\nolder 6 STOPPED\n" % name)
+            made = b"kube-apiserver old\nkube-apiserver older\n"
+            tasks = b"TASK PID STATUS\nold 7 RUNNING\nolder 6 STOPPED\nanother 5 RUNNING\n"
+            if self.looks <= 0:
+                made, tasks = made + b"kube-apiserver new\n", tasks + b"new 8 RUNNING\n"
+            return Completed(tuple(argv), 0, made + tasks)
         return Completed(tuple(argv), 0, b"active\n")
 
 
@@ -48,7 +49,7 @@ def static_pods(host: MemoryHost, image: str) -> StaticPods:
     return StaticPods(Node(SPEC.hosts[0], host, FACTS, "192.0.2.1"), {"kube-apiserver": pod})
 
 
-async def test_the_old_static_pod_is_gone_before_anybody_asks_the_new_one() -> None:
+async def test_a_new_static_pod_runs_before_anybody_asks_it() -> None:
     host = Containerd()
     await static_pods(host, "one").run(Events())
     assert host.commands == []  # there was none before
