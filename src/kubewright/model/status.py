@@ -58,11 +58,13 @@ class PartStatus:
     ready: int
     wanted: int
     detail: str = ""
+    starting: int = 0
+    """Of those that are not ready: how many have run for so short a time that this is no trouble."""
 
     @property
     def healthy(self) -> bool:
-        """All are ready, and there is at least one."""
-        return self.ready >= self.wanted > 0
+        """All are ready or about to be, and there is at least one."""
+        return self.ready + self.starting >= self.wanted > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def _control_plane(nodes: Sequence[NodeStatus], system: Iterable[Object]) -> lis
         if component in found:
             found[component][(pod.get("spec") or {}).get("nodeName", "")] = pod
     parts = []
+    new = {node.name for node in nodes if node.new}
     for component, title in CONTROL_PLANE_PARTS.items():
         pods = found[component]
         wanted = [
@@ -229,9 +232,25 @@ def _control_plane(nodes: Sequence[NodeStatus], system: Iterable[Object]) -> lis
             parts.append(PartStatus("etcd", 1, 1, "external"))
         elif wanted:
             troubles = {name: pod_trouble(pods[name]) if name in pods else "no Pod" for name in wanted}
-            bad = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
-            parts.append(PartStatus(title, len(wanted) - len(bad), len(wanted), "; ".join(bad)))
+            bad = [name for name, trouble in troubles.items() if trouble]
+            starting = [name for name in bad if name in pods and name in new and _starts(pods[name])]
+            detail = "; ".join(
+                f"{name}: {'starting' if name in starting else troubles[name]}" for name in bad
+            )
+            parts.append(
+                PartStatus(title, len(wanted) - len(bad), len(wanted), detail, starting=len(starting))
+            )
     return parts
+
+
+def _starts(pod: Object) -> bool:
+    """Whether a Pod's containers have not failed yet: the kubelet asks for the first time after 10 s if they are
+    well, and reports it later still."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    return all(
+        "running" in (container.get("state") or {}) and not container.get("restartCount")
+        for container in containers
+    )
 
 
 def _system(items: Iterable[Object]) -> list[Object]:

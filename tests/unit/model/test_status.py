@@ -114,6 +114,23 @@ def test_a_control_plane_that_has_just_joined_has_not_reported_its_pods() -> Non
     assert digest(seen(nodes=[new, old])).problems[0] == "API server: 0 of 1 ready: cp2: no Pod"
 
 
+def test_parts_of_a_control_plane_that_has_just_started_are_no_problem_until_one_fails() -> None:
+    new = node("cp1", roles=("master",))
+    new["metadata"]["creationTimestamp"] = at(1)
+    others = control_plane("cp1", without="kube-scheduler")
+    scheduler = pod("s", "cp1", component="kube-scheduler", ready=False)
+    status = digest(seen(nodes=[new], pods=[*others, scheduler]))
+    assert status.healthy
+    assert [(part.ready, part.wanted, part.detail) for part in status.parts if part.name == "scheduler"] == [
+        (0, 1, "cp1: starting")
+    ]
+    scheduler["status"]["containerStatuses"][0]["restartCount"] = 1
+    assert not digest(seen(nodes=[new], pods=[*others, scheduler])).healthy
+    scheduler["status"]["containerStatuses"][0]["restartCount"] = 0
+    new["metadata"]["creationTimestamp"] = at(5)
+    assert not digest(seen(nodes=[new], pods=[*others, scheduler])).healthy
+
+
 def test_external_etcd_is_not_missed() -> None:
     status = digest(seen(nodes=[node("cp1", roles=("master",))], pods=control_plane("cp1", without="etcd")))
     assert status.healthy
