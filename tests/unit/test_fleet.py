@@ -35,6 +35,17 @@ async def test_several_failures_are_one_group() -> None:
     assert sorted(str(error) for error in caught.value.exceptions) == ["a is broken", "b is broken"]
 
 
+async def test_an_error_that_several_hosts_share_is_told_once() -> None:
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    shared.set_exception(HostError("no token"))
+
+    async def waits() -> None:
+        await shared
+
+    with pytest.raises(HostError, match="no token"):
+        await on_all({"a": waits(), "b": waits()})
+
+
 async def test_what_waits_for_a_failed_host_is_silent() -> None:
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -49,7 +49,8 @@ async def on_all(work: Mapping[str, Awaitable[None]]) -> None:
                 if not isinstance(leaf, KubewrightError):
                     raise
                 leaf.host = leaf.host or name
-                failures.append(leaf)
+                if leaf not in failures:  # several hosts may have waited for the same thing
+                    failures.append(leaf)
 
     async with asyncio.TaskGroup() as group:
         for name, task in work.items():

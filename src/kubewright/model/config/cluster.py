@@ -71,7 +71,7 @@ class HostSpec(Strict):
     """One host of the cluster."""
 
     name: Annotated[str, AfterValidator(syntax.node_name)] = Field(
-        description="The node's name; the host's hostname must be the same.", examples=["cp1"]
+        description="The node's name; the host's own hostname may be another.", examples=["cp1"]
     )
     address: Annotated[str, AfterValidator(syntax.host_address)] = Field(
         description="An IP address or DNS name for SSH; `local` is this computer, without SSH.",
