@@ -44,9 +44,9 @@ def next_lines(file: Path | None, merged: Merged | None, which: str, kubectl: st
     places = []
     if merged:
         current = "the current one" if merged.current else "not the current one"
-        places.append(f"{merged.path}  context {merged.context}, {current}")
+        places.append(f"{_short(merged.path)}  context {merged.context}, {current}")
     if file:
-        places.append(str(file))
+        places.append(_short(file))
     me = program()
     if not shutil.which("kubectl"):
         command = f"{me} {kubectl}" if kubectl else ""
@@ -56,6 +56,11 @@ def next_lines(file: Path | None, merged: Merged | None, which: str, kubectl: st
         command = f"kubectl --kubeconfig {file}" if file else ""
     commands = [f"{command} get nodes" if command else "", f"{me} status{which}", f"{me} check{which}"]
     return [*_labelled("kubeconfig", places), *_labelled("next", [line for line in commands if line])]
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _labelled(label: str, values: Sequence[str]) -> list[str]:

@@ -249,8 +249,8 @@ def enter(pid: int, *, terminal: str = "") -> list[str]:
     Its root directory is named, too: where we are in a chroot, a mount namespace's own root is another.
     """
     return [
-        "nsenter", f"--target={pid}", "--all", f"--root=/proc/{pid}/root", f"--wd=/proc/{pid}/root", "--", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "nsenter", f"--target={pid}", "--all", f"--root=/proc/{pid}/root", f"--wd=/proc/{pid}/root", "--",
+        "env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         *([f"TERM={terminal}"] if terminal else []),
     ]  # fmt: skip
 
