@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -79,7 +80,8 @@ class NodeMarks(Phase):
 
 
 class NodesReady(Phase):
-    """Every node's Ready condition."""
+    """Every node's Ready condition, as its kubelet has reported it since the host was booted: after a power cut
+    the last report from before stands for 40 s."""
 
     name: ClassVar[str] = "nodes-ready"
     title: ClassVar[str] = "wait until all nodes are Ready"
@@ -88,6 +90,7 @@ class NodesReady(Phase):
     def __init__(self, kube: KubeClient, nodes: Sequence[Node]) -> None:
         self._kube = kube
         self._nodes = nodes
+        self._boots: dict[str, str] = {}
 
     async def look(self) -> list[Change]:
         """Nothing: the kubelets make it so."""
@@ -98,6 +101,10 @@ class NodesReady(Phase):
 
     async def verify(self, activity: Activity) -> None:
         """Wait for all of them; a node that stays behind is named with its reason and its kubelet's log."""
+        read = ["cat", "/proc/sys/kernel/random/boot_id"]
+        async with asyncio.TaskGroup() as group:
+            boots = {node.name: group.create_task(node.host.run(read, check=False)) for node in self._nodes}
+        self._boots = {name: task.result().text for name, task in boots.items()}
         await wait_until(
             self._missing, "all nodes to be Ready", deadline=180, interval=0.2,
             diagnose=self._diagnose, progress=activity.progress,
@@ -106,7 +113,8 @@ class NodesReady(Phase):
 
     async def _missing(self) -> str | None:
         states = {
-            node["metadata"]["name"]: ready_reason(node) for node in await self._kube.list("v1", "Node")
+            node["metadata"]["name"]: ready_reason(node) or self._from_before(node)
+            for node in await self._kube.list("v1", "Node")
         }
         missing = {
             node.name: states.get(node.name, "not registered")
@@ -114,6 +122,12 @@ class NodesReady(Phase):
             if states.get(node.name, "not registered")
         }
         return ", ".join(f"{name}: {why}" for name, why in missing.items()) or None
+
+    def _from_before(self, node: Object) -> str:
+        """Why the Node's state cannot be trusted: it was last reported before its host was booted."""
+        now = self._boots.get(node["metadata"]["name"])
+        then = ((node.get("status") or {}).get("nodeInfo") or {}).get("bootID")
+        return "its kubelet has not reported since it was booted" if now and then and now != then else ""
 
     async def _diagnose(self) -> list[str]:
         live = {node["metadata"]["name"]: node for node in await self._kube.list("v1", "Node")}

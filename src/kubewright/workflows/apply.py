@@ -19,6 +19,7 @@ from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.objects import to_yaml
 from kubewright.phases.api import api_over
+from kubewright.phases.controllers import ControllersUp
 from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
 from kubewright.phases.gone import GoneNodes
 from kubewright.phases.install import Images, Programs
@@ -368,6 +369,7 @@ class _Run:
         DNS comes when all nodes can take Pods: its replicas go to different ones then, and stay there (P05).
         """
         kube, _ = await self._api
+        await self._do(ControllersUp(self._first, kube, self._want.leases()))
         await self._do(GoneNodes(kube, self._is_gone))
         if self._want.has_network:
             await self._do(NodesReady(kube, self._nodes))

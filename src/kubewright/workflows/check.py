@@ -106,7 +106,7 @@ async def _make(kube: KubeClient, name: str, image: str) -> dict[str, Object]:
 async def _until_admitted(kube: KubeClient, name: str, image: str) -> None:
     """Wait until a pod would be taken: before Kubernetes 1.24, its account needs a token first."""
     path = f"/api/v1/namespaces/{name}/pods"
-    deadline = asyncio.get_running_loop().time() + 15
+    deadline = asyncio.get_running_loop().time() + 30
     while True:
         try:
             await kube.request("POST", path, params={"dryRun": "All"}, body=objects.first_pod(name, image))

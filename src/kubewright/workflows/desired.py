@@ -193,6 +193,18 @@ class Desired:
         """Whether the pod network is ours. Where the user brings another, nodes are not Ready before that."""
         return self.spec.network.plugin == "builtin"
 
+    def leases(self) -> list[str]:
+        """Whose Leases show that they are at work: those whose leader election the user has not changed."""
+        parts = {
+            "kube-controller-manager": self.cluster.controller_manager,
+            "kube-scheduler": self.cluster.scheduler,
+        }
+        return [
+            name
+            for name, part in parts.items()
+            if not any(flag.startswith("leader-elect") for flag in part.extra_args)
+        ]
+
     def workloads(self) -> list[tuple[str, str]]:
         """What must run in kube-system before the cluster is whole."""
         if not self.has_network:
