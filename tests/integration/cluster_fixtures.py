@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +108,24 @@ def on(lab: Lab, machine: str, script: str, *arguments: str, code: int = 0) -> s
     return done.stdout
 
 
+@contextmanager
+def start_on(lab: Lab, machine: str, script: str, *arguments: str) -> Iterator[list[str]]:
+    """Run a shell script in a machine until the context ends; the lines that it wrote are in the list then."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(
+            [*_inside(lab, machine), "sh", "-c", script, "sh", *arguments],
+            stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
+        )  # fmt: skip
+        try:
+            yield lines
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            out.seek(0)
+            lines += out.read().splitlines()
+
+
 def put(lab: Lab, machine: str, local: Path, remote: str) -> None:
     """Copy a program into a machine."""
     script = 'cat >"$1" && chmod 755 "$1"'
@@ -178,9 +197,9 @@ class Leftovers:
         self.elsewhere(snapshot.Difference("", True, ""))  # to know the labs that are there now and may go
         self._before = await snapshot.take()
 
-    async def found(self) -> list[snapshot.Difference]:
-        """What differs now."""
-        return await snapshot.settle(self._before, ignore=self.elsewhere)
+    async def found(self, seconds: float = 10) -> list[snapshot.Difference]:
+        """What differs, still, after that many seconds."""
+        return await snapshot.settle(self._before, deadline=seconds, ignore=self.elsewhere)
 
     def elsewhere(self, difference: snapshot.Difference) -> bool:
         """Whether a difference is about other labs, or about programs that have nothing to do with ours."""
@@ -189,7 +208,9 @@ class Leftovers:
                 self._others.update(_words_of(name))
         if any(word in f"{difference.line}/" for word in self._others):
             return True
-        if difference.kind in ("process", "network namespace"):
+        if difference.kind == "kernel setting" and self._others:
+            return "inotify" in difference.line  # raised for each lab, and set back when the last one goes
+        if difference.kind in ("process", "network namespace") or not difference.added:
             return not any(name in difference.line for name in self._names)
         return difference.kind in ("cgroup", "file", "mount") and not any(
             word in difference.line for word in ("kubewright", "nspawn", "netns", *self._names)
@@ -208,8 +229,3 @@ def _words_of(name: str) -> set[str]:
 def kill_machine(lab: Lab, name: str) -> None:
     """Pull a machine's plug."""
     assert cgroups.kill(lab.name, name)
-
-
-def free_bytes(path: Path) -> int:
-    """Of the file system that `path` is on."""
-    return shutil.disk_usage(path).free

@@ -1,0 +1,200 @@
+"""The contract: what is on the hosts and in the cluster is what kubeadm would take for its own, and what the
+pitfalls demand beyond that."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+from cluster_fixtures import client, on, put
+
+from kubewright.components.debian import DebianSource
+from kubewright.components.debian_images import local_arch
+from kubewright.components.source import Form, Want
+from kubewright.events import Events
+from kubewright.lab.lab import Lab
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
+]
+
+KUBEADM = "KUBECONFIG=/etc/kubernetes/admin.conf /run/kubeadm"
+KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+MOST_VERBOSE = 2
+
+
+@pytest.fixture(scope="module")
+async def kubeadm(cluster: Lab) -> Lab:
+    """The cluster, with the real kubeadm 1.20.2 on its control plane."""
+    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
+    [artifact] = await DebianSource().fetch([want], Events())
+    put(cluster, "cp1", artifact.path, "/run/kubeadm")
+    return cluster
+
+
+# -- the real kubeadm -----------------------------------------------------------------------------------------
+
+
+def test_kubeadm_reads_the_tokens(kubeadm: Lab) -> None:
+    """The token of the run that joined the workers is gone."""
+    assert on(kubeadm, "cp1", f"{KUBEADM} token list").strip() == ""
+    token = on(kubeadm, "cp1", f"{KUBEADM} token create --ttl 5m").strip()
+    try:
+        assert token in on(kubeadm, "cp1", f"{KUBEADM} token list")
+    finally:
+        on(kubeadm, "cp1", f"{KUBEADM} token delete {token.partition('.')[0]}")
+
+
+def test_kubeadm_reads_the_certificates(kubeadm: Lab) -> None:
+    said = on(kubeadm, "cp1", f"{KUBEADM} certs check-expiration 2>&1")
+    assert "FYI: You can look at this config file" in said  # it took kubeadm-config out of the cluster
+    assert said.count(" 364d ") == 10
+    assert said.count(" 9y ") == 3
+    assert "MISSING" not in said
+    assert "externally managed" not in re.sub("EXTERNALLY MANAGED", "", said)
+
+
+def test_kubeadm_reads_its_configuration(kubeadm: Lab) -> None:
+    config = yaml.safe_load(on(kubeadm, "cp1", f"{KUBEADM} config view 2>/dev/null"))
+    assert config["kind"] == "ClusterConfiguration"
+    assert config["kubernetesVersion"] == "v1.20.2"
+    assert config["networking"]["podSubnet"] == "10.244.0.0/16"
+
+
+def test_kubeadm_would_join_a_node(kubeadm: Lab) -> None:
+    """Its discovery takes our cluster-info, signature and CA hash; the dry run ends before the kubelet's part."""
+    command = on(kubeadm, "cp1", f"{KUBEADM} token create --ttl 5m --print-join-command 2>/dev/null").split()
+    token = command[command.index("--token") + 1]
+    script = " ".join(
+        ["/run/kubeadm join phase preflight", *command[2:], "--v=1 --ignore-preflight-errors=all"]
+    )
+    try:
+        said = on(kubeadm, "cp1", f"timeout 30 {script} --cri-socket /run/containerd/containerd.sock 2>&1")
+    finally:
+        on(kubeadm, "cp1", f"{KUBEADM} token delete {token.partition('.')[0]}")
+    assert "signature and contents are valid and TLS certificate validates against pinned roots" in said
+    assert "Reading configuration from the cluster" in said
+
+
+# -- certificates and requests --------------------------------------------------------------------------------
+
+
+def test_each_kubelets_own_certificate_rotates(cluster: Lab) -> None:
+    """P23: the file that the kubelet replaces is the one that its kubeconfig names."""
+    for machine in cluster.machines:
+        config = yaml.safe_load(on(cluster, machine.name, "cat /etc/kubernetes/kubelet.conf"))
+        [user] = config["users"]
+        assert user["user"] == {"client-certificate": KUBELET_CERTIFICATE, "client-key": KUBELET_CERTIFICATE}
+        subject = on(cluster, machine.name, f"openssl x509 -noout -subject -in {KUBELET_CERTIFICATE}")
+        assert f"CN = system:node:{machine.name}" in subject
+        kubelet = yaml.safe_load(on(cluster, machine.name, "cat /var/lib/kubelet/config.yaml"))
+        assert kubelet["rotateCertificates"] is True
+
+
+async def test_all_certificate_requests_are_approved(cluster: Lab) -> None:
+    async with client(cluster) as kube:
+        requests = await kube.list("certificates.k8s.io/v1", "CertificateSigningRequest")
+    assert len(requests) >= len(cluster.machines) - 1
+    for request in requests:
+        status = request["status"]
+        assert [condition["type"] for condition in status["conditions"]] == ["Approved"]
+        assert b"BEGIN CERTIFICATE" in base64.b64decode(status["certificate"])
+
+
+async def test_the_token_of_the_run_is_gone(cluster: Lab) -> None:
+    async with client(cluster) as kube:
+        secrets = await kube.list("v1", "Secret", "kube-system")
+        info = await kube.get("v1", "ConfigMap", "cluster-info", "kube-public")
+    assert [item["metadata"]["name"] for item in secrets if item["type"].startswith("bootstrap")] == []
+    assert info is not None
+    assert [name for name in info["data"] if name.startswith("jws-")] == []
+
+
+def test_nothing_secret_is_readable_by_others(cluster: Lab) -> None:
+    names = r"\( -name '*.key' -o -name '*.conf' -o -name '*.pem' \)"
+    script = f"find /etc/kubernetes /var/lib/kubelet/pki -type f {names}"
+    for machine in cluster.machines:
+        rows = on(cluster, machine.name, rf"{script} -printf '%m %U %p\n'").splitlines()
+        assert rows
+        assert [row for row in rows if not row.startswith("600 0 ")] == []
+    assert on(cluster, "w1", "ls -A /etc/kubernetes | grep -i bootstrap || true") == ""
+
+
+# -- the add-ons ----------------------------------------------------------------------------------------------
+
+
+async def test_dns_servers_are_on_different_nodes(cluster: Lab) -> None:
+    """P05."""
+    async with client(cluster) as kube:
+        pods = await kube.list("v1", "Pod", "kube-system", labels="k8s-app=kube-dns")
+    assert len(pods) == 2
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+
+
+async def test_kube_proxy_knows_the_pods_network(cluster: Lab) -> None:
+    """P11, and P30: it holds the endpoint."""
+    async with client(cluster) as kube:
+        config = await kube.get("v1", "ConfigMap", "kube-proxy", "kube-system")
+    assert config is not None
+    assert yaml.safe_load(config["data"]["config.conf"])["clusterCIDR"] == "10.244.0.0/16"
+    server = yaml.safe_load(config["data"]["kubeconfig.conf"])["clusters"][0]["cluster"]["server"]
+    assert server == f"https://{cluster.plan.machines[0].address}:6443"
+
+
+async def test_every_node_has_its_proxy_and_network(cluster: Lab) -> None:
+    """P12: the control plane, too."""
+    async with client(cluster) as kube:
+        pods = await kube.list("v1", "Pod", "kube-system")
+    for name in ("kube-proxy", "kubewright-network"):
+        nodes = sorted(
+            pod["spec"]["nodeName"]
+            for pod in pods
+            if _owner(pod) == f"DaemonSet {name}" and pod["status"]["phase"] == "Running"
+        )
+        assert nodes == sorted(machine.name for machine in cluster.machines), name
+
+
+def _owner(pod: Mapping[str, Any]) -> str:
+    owners = pod["metadata"].get("ownerReferences") or [{"kind": "", "name": ""}]
+    return f"{owners[0]['kind']} {owners[0]['name']}"
+
+
+def test_nothing_logs_more_than_it_should(cluster: Lab) -> None:
+    """P03: no component is more verbose than 2, and containers' logs are rotated."""
+    seen = set()
+    for machine in cluster.machines:
+        for line in on(cluster, machine.name, "ps -eo args=").splitlines():
+            program = line.split()[0].rpartition("/")[2]
+            if program.startswith(("kube", "etcd", "containerd")):
+                seen.add(program)
+                levels = re.findall(r" --?v[= ](\d+)", line)
+                assert [level for level in levels if int(level) > MOST_VERBOSE] == [], line
+        kubelet = yaml.safe_load(on(cluster, machine.name, "cat /var/lib/kubelet/config.yaml"))
+        assert (kubelet["containerLogMaxSize"], kubelet["containerLogMaxFiles"]) == ("10Mi", 5)
+    expected = {
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+        "kubelet",
+    }
+    assert expected <= seen
+
+
+async def test_no_container_has_died(cluster: Lab) -> None:
+    """What had to be started twice was started too early."""
+    async with client(cluster) as kube:
+        pods = await kube.list("v1", "Pod", "kube-system")
+    restarts = {
+        pod["metadata"]["name"]: status["restartCount"]
+        for pod in pods
+        for status in pod["status"].get("containerStatuses") or []
+    }
+    assert [name for name, count in restarts.items() if count] == []
