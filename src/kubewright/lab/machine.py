@@ -250,7 +250,8 @@ def enter(pid: int, *, terminal: str = "") -> list[str]:
     """
     return [
         "nsenter", f"--target={pid}", "--all", f"--root=/proc/{pid}/root", f"--wd=/proc/{pid}/root", "--",
-        "env", "-i", "HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         *([f"TERM={terminal}"] if terminal else []),
     ]  # fmt: skip
 
