@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from cluster_fixtures import Leftovers
 
 from kubewright.errors import ExitCode, KubewrightError
 from kubewright.events import Events, Kind
-from kubewright.lab import cgroups, snapshot
-from kubewright.lab.lab import Lab, down, lab_names, open_lab, up
+from kubewright.lab import cgroups
+from kubewright.lab.lab import Lab, down, lab_names, up
 from kubewright.lab.places import RUN, STATE, lab_lock
 from kubewright.lab.proc import namespace_pids, read
 
@@ -38,46 +39,19 @@ def call(*arguments: str, stdin: str = "", code: int = 0) -> str:
     return done.stdout
 
 
-def words_of(name: str) -> set[str]:
-    """What a line has in it that is about a lab."""
-    try:
-        return {f"/{name}/", f"/{name}.", f"lab {name}", f"lab:{name}", f'"{open_lab(name).plan.link}"'}
-    except KubewrightError:
-        return {f"/{name}/", f"/{name}.", f"lab {name}", f"lab:{name}"}
-
-
-OTHERS: set[str] = set()
-
-
-def not_ours(difference: snapshot.Difference) -> bool:
-    """What other labs and programs do on this computer in the meantime is not this test's."""
-    for name in lab_names():
-        if name not in OURS:
-            OTHERS.update(words_of(name))
-    if any(word in f"{difference.line}/" for word in OTHERS):
-        return True
-    if OTHERS and difference.line.endswith((cgroups.TOP, "/kubewright", "/kubewright/lab")):
-        return True  # what holds all labs is there for theirs
-    if difference.kind in ("process", "network namespace"):
-        return not any(name in difference.line for name in OURS)
-    if difference.kind == "file":
-        ours = ("/run/kubewright", "/var/lib/kubewright", "/run/netns", "/run/systemd", "/tmp/nspawn")
-        return not difference.line.startswith(ours)
-    return difference.kind in ("cgroup", "mount") and "kubewright" not in difference.line
-
-
 @pytest.fixture(scope="module")
-async def before() -> AsyncIterator[snapshot.Snapshot]:
+async def before() -> AsyncIterator[Leftovers]:
     for name in OURS:
         await down(name, events=Events())
-    not_ours(snapshot.Difference("", True, ""))  # to know the labs that are there now and may go
-    yield await snapshot.take()
+    found = Leftovers(OURS)
+    await found.begin()
+    yield found
     for name in OURS:
         await down(name, events=Events())
 
 
 @pytest.fixture(scope="module")
-async def lab(before: snapshot.Snapshot) -> Lab:
+async def lab(before: Leftovers) -> Lab:
     return await up("itlab-a", control_planes=1, workers=1, events=Events())
 
 
@@ -234,17 +208,17 @@ def test_more_control_planes_are_refused_as_yet() -> None:
     assert not (STATE / "itlab-b").exists()
 
 
-async def test_nothing_is_left_of_a_lab(lab: Lab, before: snapshot.Snapshot) -> None:
+async def test_nothing_is_left_of_a_lab(lab: Lab, before: Leftovers) -> None:
     started = time.monotonic()
     assert await down(lab.name, events=Events())
     assert time.monotonic() - started < 5
     assert not await down(lab.name, events=Events()), "a second down finds nothing"
-    left = await snapshot.settle(before, ignore=not_ours)
+    left = await before.found()
     assert not left, "\n".join(map(str, left))
     assert not (RUN / f"{lab.name}.lock").exists()
 
 
-async def test_a_lab_whose_plan_is_damaged_can_be_removed(before: snapshot.Snapshot) -> None:
+async def test_a_lab_whose_plan_is_damaged_can_be_removed(before: Leftovers) -> None:
     made = await up("itlab-b", control_planes=1, workers=0, events=Events())
     made.places.plan.write_text("{")
     with pytest.raises(KubewrightError, match="damaged") as caught:
@@ -252,7 +226,7 @@ async def test_a_lab_whose_plan_is_damaged_can_be_removed(before: snapshot.Snaps
     assert "lab down" in caught.value.hint
     assert "itlab-b" in call("list")
     assert await down("itlab-b", events=Events())
-    left = await snapshot.settle(before, ignore=not_ours)
+    left = await before.found()
     assert not left, "\n".join(map(str, left))
 
 
@@ -273,7 +247,7 @@ def kill_at(moment: float, *arguments: str) -> bool:
     return False
 
 
-async def test_a_killed_run_is_finished_by_the_next(before: snapshot.Snapshot) -> None:
+async def test_a_killed_run_is_finished_by_the_next(before: Leftovers) -> None:
     name = "itlab-kill"
     killed = 0
     for number, moment in enumerate(moments()):
@@ -286,5 +260,5 @@ async def test_a_killed_run_is_finished_by_the_next(before: snapshot.Snapshot) -
         await down(name, events=Events())
         assert name not in lab_names()
     assert killed >= 5, "the moments are too late to kill anything"
-    left = await snapshot.settle(before, ignore=not_ours)
+    left = await before.found()
     assert not left, "\n".join(map(str, left))
