@@ -28,7 +28,7 @@ lint: setup  ## the static checks: ruff and mypy
 	$(BIN)/mypy
 
 unit: setup  ## the unit tests: seconds, no root
-	$(BIN)/pytest tests/unit -q
+	$(BIN)/pytest tests/unit -q -n auto
 
 integration: setup  ## the integration tests, on real machines
 	$(BIN)/pytest tests/integration -m "integration and not soak" -v

@@ -11,17 +11,21 @@ from kubewright.model.stored import CLUSTER_INFO_KEY, SIGNATURE_PREFIX
 from kubewright.secret import Secret
 
 
+class UnsignedError(ConfigError):
+    """There is no signature of the token: it is unknown, has expired (P10), or is too new."""
+
+
 def verified_ca(config_map: Mapping[str, Any], token: Secret[str]) -> bytes:
     """The CA inside a `cluster-info` ConfigMap that is signed with `token`.
 
-    Raises `ConfigError` where the signature is missing (the token is unknown or has expired, P10) or wrong.
+    Raises `UnsignedError` where the signature is missing, `ConfigError` where it is wrong.
     """
     identity, hidden = tokens.parse_token(token)
     data = config_map.get("data") or {}
     content = str(data.get(CLUSTER_INFO_KEY, ""))
     signature = data.get(SIGNATURE_PREFIX + identity)
     if not signature:
-        raise ConfigError(
+        raise UnsignedError(
             f"cluster-info is not signed with token {identity}: the token is unknown, or has expired",
             hint="`kubeadm token create --print-join-command` on a control plane makes a new one",
         )

@@ -111,14 +111,15 @@ class Join(Phase):
             if info is None:
                 return "the cluster has no cluster-info yet"
             try:
-                document = discovery.verified_ca(info, token)
+                ca = discovery.verified_ca(info, token)
+            except discovery.UnsignedError:
+                return "waiting for kube-controller-manager to sign cluster-info"
             except ConfigError as error:
                 return error.message
-            ca = document
             return None
 
         await wait_until(
-            missing, f"{self.host_name}: a signed cluster-info at {self._endpoint}", deadline=60,
+            missing, f"{self.host_name}: a signed cluster-info at {self._endpoint}", deadline=120,
             interval=0.1, progress=activity.progress,
             hint="can the host reach the endpoint? is kube-controller-manager up to sign it (P10)?",
         )  # fmt: skip

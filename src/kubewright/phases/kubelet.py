@@ -61,7 +61,7 @@ class Kubelet(Phase):
         # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
         await host.run(["mkdir", "-p", MANIFESTS_DIR])
         result = await host.shell(
-            'systemctl daemon-reload && systemctl enable -q "$1" && systemctl restart "$1"', _UNIT,
+            'systemctl enable -q "$1" && systemctl restart "$1"', _UNIT,  # enabling reloads the units, too
             timeout=60, check=False,
         )  # fmt: skip
         if not result.ok:

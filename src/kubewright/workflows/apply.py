@@ -14,7 +14,7 @@ from kubewright.clients.kubeconfig import Merged
 from kubewright.components.open import open_source
 from kubewright.errors import ConfigError, KubewrightError
 from kubewright.events import Events
-from kubewright.model import kubeconfig, manifests, pki, stored, tokens, x509
+from kubewright.model import kubeconfig, manifests, pki, tokens, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.objects import to_yaml
@@ -311,11 +311,9 @@ class _Run:
             expires=datetime.now(UTC) + _TOKEN_LIFETIME,
         )
         await kube.create(tokens.token_secret(token))
-        # The bootstrap signer will write the same signature, but not in its first 10 s.
-        info = await kube.get("v1", "ConfigMap", stored.CLUSTER_INFO, "kube-public")
-        if info is not None:
-            patch = stored.signature_patch(info, token)
-            await kube.merge("v1", "ConfigMap", stored.CLUSTER_INFO, patch, "kube-public")
+        # We could sign cluster-info, too, and let the kubelets start at once. But a kubelet without a certificate
+        # asks for its Node in vain, longer apart each time, and gives up after some 20 s: the controllers' own
+        # signature is also the sign that they will answer it.
         return text
 
     def _marks(self, kube: KubeClient, node: Node) -> NodeMarks:
