@@ -143,3 +143,14 @@ def test_which_host_is_in_another_cluster(
     )
     assert [item.host for item in found] == ([foreign] if foreign else [])
     assert all(item.exit_code is ExitCode.HOST_IN_OTHER_CLUSTER for item in found)
+
+
+def test_a_node_under_another_name_is_refused() -> None:
+    cluster = spec()
+    renamed = preflight.Belonging(b"ours", {}, False, "system:node:w7")
+    (found,) = preflight.check_belonging(
+        cluster, URL, [(cluster.hosts[0], OURS), (cluster.hosts[1], renamed)]
+    )
+    assert found.host == "w1"
+    assert "'w7'" in found.message
+    assert found.exit_code is ExitCode.HOST_NOT_FIT

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kubewright.components import agent_image
 from kubewright.components.apt import Apt
 from kubewright.components.cache import Cache, CachedFile, Entry
-from kubewright.components.debian_build import PROGRAMS, VERSION, kubernetes
+from kubewright.components.debian_build import KIND, PROGRAMS, VERSION, inputs, kubernetes
 from kubewright.components.debian_images import ARCHIVE, ImageMaker, local_arch
 from kubewright.components.recipes import RECIPES
 from kubewright.components.source import Artifact, Form, Source, Want
@@ -35,6 +35,20 @@ class DebianSource(Source):
     async def available(self, want: Want) -> bool:
         """Whether this computer can make it: its own architecture, and what recipes exist for."""
         return self._refusal(want) is None
+
+    async def ready(self, wants: Sequence[Want]) -> bool:
+        """Whether all of them are in the cache."""
+        known = self._apt.kept_source("kubernetes")
+        built = await self._cache.find(KIND, inputs(known)) if known else None
+        if built is None:
+            return False
+        maker = ImageMaker(self._cache, self._apt, dict(built.files))
+        agents = agent_image.AgentMaker(self._cache, self._apt)
+        for want in wants:
+            one = agents if want.name == agent_image.NAME else maker
+            if want.form is Form.IMAGE and await one.kept(want) is None:
+                return False
+        return True
 
     async def fetch(self, wants: Sequence[Want], events: Events) -> list[Artifact]:
         """Bring components out of the cache, made first where they are missing."""

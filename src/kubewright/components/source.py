@@ -66,6 +66,10 @@ class Source(ABC):
         """Whether `fetch` can bring this component; cheap, and free of side effects."""
 
     @abstractmethod
+    async def ready(self, wants: Sequence[Want]) -> bool:
+        """Whether `fetch` would bring these at once, with nothing to build or to download first."""
+
+    @abstractmethod
     async def fetch(self, wants: Sequence[Want], events: Events) -> list[Artifact]:
         """Bring components to this computer, in the order of `wants`, out of the cache where they are there.
 

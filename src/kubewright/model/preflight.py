@@ -174,6 +174,8 @@ class Belonging:
     """Its kubeconfig files by path, parsed."""
     manifests: bool
     """Whether it has static Pods."""
+    user: str = ""
+    """Whom its kubelet's certificate names: `system:node:NAME`."""
 
 
 def check_belonging(
@@ -194,6 +196,14 @@ def check_belonging(
                     host.name, f"is in another cluster already: {why}",
                     "take it out of that cluster first (kubeadm reset on it), or take it out of cluster.yaml",
                     ExitCode.HOST_IN_OTHER_CLUSTER,
+                )
+            )  # fmt: skip
+        elif belonging.user and belonging.user != f"system:node:{host.name}":
+            node = belonging.user.removeprefix("system:node:")
+            findings.append(
+                Finding(
+                    host.name, f"its kubelet is the Node {node!r} already (P14)",
+                    f"name it {node!r} in cluster.yaml; a node cannot be renamed, only taken out and joined anew",
                 )
             )  # fmt: skip
     return findings

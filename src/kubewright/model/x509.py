@@ -164,6 +164,15 @@ def key_belongs(cert: bytes, key: Secret[bytes]) -> bool:
     return private.public_key() == load_cert(cert).public_key()
 
 
+def common_name(cert: bytes) -> str:
+    """Whom a certificate names; empty where it names nobody or is no certificate."""
+    try:
+        names = load_cert(cert).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ConfigError:
+        return ""
+    return str(names[0].value) if names else ""
+
+
 def ca_hash(cert: bytes) -> str:
     """The pin by which a joining node knows a CA: `sha256:` and the digest of its public key (RFC 7469)."""
     der = (

@@ -160,7 +160,13 @@ class _Run:
         for node in self._nodes:
             first, rest = self._want.node_images(node)
             wants += [*self._want.programs(node), *first, *rest]
-        await self._artifacts.fetch(wants)
+        if not self._dry:
+            await self._artifacts.fetch(wants)
+        elif not await self._artifacts.fetch_ready(wants):
+            self._events.warn(
+                f"source {self._source.name!r} has to make or download components first, which `apply` does: "
+                "this plan leaves out programs and images"
+            )
 
     async def _do(self, phase: Phase) -> Sequence[Change]:
         """Run a phase, or only look where this is a plan."""

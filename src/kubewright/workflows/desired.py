@@ -219,6 +219,7 @@ class Artifacts:
         self._source = source
         self._events = events
         self._have: dict[Want, Artifact] = {}
+        self._left_out = False
 
     async def fetch(self, wants: Sequence[Want]) -> None:
         """Bring them here; those that several hosts want only once."""
@@ -226,6 +227,14 @@ class Artifacts:
         for want, artifact in zip(missing, await self._source.fetch(missing, self._events), strict=True):
             self._have[want] = artifact
 
+    async def fetch_ready(self, wants: Sequence[Want]) -> bool:
+        """`fetch`, but only where nothing must be built or downloaded for it; else none are handed out."""
+        if not await self._source.ready(wants):
+            self._left_out = True
+            return False
+        await self.fetch(wants)
+        return True
+
     def of(self, wants: Sequence[Want]) -> list[Artifact]:
         """Those that were fetched for `wants`, in order."""
-        return [self._have[want] for want in wants]
+        return [] if self._left_out else [self._have[want] for want in wants]

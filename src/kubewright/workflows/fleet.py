@@ -13,9 +13,10 @@ from kubewright.errors import KubewrightError, leaves
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.hosts.open import open_host
-from kubewright.model import preflight
+from kubewright.model import preflight, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.facts import HostFacts
+from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.phases.node import Node
 
 _KUBECONFIGS = tuple(
@@ -105,7 +106,7 @@ async def open_fleet(spec: ClusterSpec, endpoint: str | None, events: Events) ->
 
 
 async def _belonging(host: Host) -> preflight.Belonging:
-    found = await host.read_files([*_KUBECONFIGS, _CA, *_MANIFESTS])
+    found = await host.read_files([*_KUBECONFIGS, _CA, *_MANIFESTS, KUBELET_CLIENT_CURRENT])
     kubeconfigs: dict[str, Mapping[str, Any]] = {}
     for path in _KUBECONFIGS:
         if path in found:
@@ -114,4 +115,5 @@ async def _belonging(host: Host) -> preflight.Belonging:
             except yaml.YAMLError:
                 document = None
             kubeconfigs[path] = document if isinstance(document, dict) else {}
-    return preflight.Belonging(found.get(_CA), kubeconfigs, any(path in found for path in _MANIFESTS))
+    user = x509.common_name(found.get(KUBELET_CLIENT_CURRENT, b"")) if kubeconfigs else ""
+    return preflight.Belonging(found.get(_CA), kubeconfigs, any(path in found for path in _MANIFESTS), user)
