@@ -65,9 +65,9 @@ EVENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", EVENTS)
-def test_a_killed_apply_is_finished_by_the_next(kubewright: Kubewright, moment: str) -> None:
-    lab = fresh_machines(kubewright, workers=1)
+@pytest.mark.parametrize(("moment", "workers"), [("early", 0), ("middle", 1), ("late", 1)])
+def test_a_killed_apply_is_finished_by_the_next(kubewright: Kubewright, moment: str, workers: int) -> None:
+    lab = fresh_machines(kubewright, workers=workers)
     process = kubewright.start("apply", "-f", lab.places.cluster_yaml, "-o", "json")
     assert process.stdout is not None
     with process.stdout as stream:
@@ -76,7 +76,7 @@ def test_a_killed_apply_is_finished_by_the_next(kubewright: Kubewright, moment: 
                 break
         time.sleep(random.uniform(0, 0.5))
         assert killed(process), f"it ended before {moment}"
-    finished(kubewright, lab, nodes=2)
+    finished(kubewright, lab, nodes=1 + workers)
 
 
 # -- twenty moments, by the clock ---------------------------------------------------------------------------------

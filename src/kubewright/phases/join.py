@@ -93,7 +93,7 @@ class Join(Phase):
         )  # fmt: skip
         await host.run(["rm", "-f", BOOTSTRAP_CONF])
         await wait_until(
-            self._registered, f"Node {self.host_name} to be registered", deadline=60,
+            self._registered, f"Node {self.host_name} to be registered", deadline=60, interval=0.05,
             diagnose=lambda: unit_evidence(host, "kubelet"),
         )  # fmt: skip
 
@@ -120,7 +120,7 @@ class Join(Phase):
 
         await wait_until(
             missing, f"{self.host_name}: a signed cluster-info at {self._endpoint}", deadline=120,
-            interval=0.1, progress=activity.progress,
+            interval=0.05, progress=activity.progress,
             hint="can the host reach the endpoint? is kube-controller-manager up to sign it (P10)?",
         )  # fmt: skip
         found = x509.ca_hash(ca)
@@ -171,7 +171,7 @@ class Join(Phase):
 
     async def _bootstrapped(self) -> str | None:
         """One call that looks for up to a second: the file appears between two looks of ours."""
-        script = 'for i in 1 2 3 4 5 6 7 8 9 10; do [ -s "$1" ] && exit 0; sleep 0.1; done; exit 1'
+        script = 'for i in $(seq 40); do [ -s "$1" ] && exit 0; sleep 0.025; done; exit 1'
         result = await self._node.host.shell(script, KUBELET_CONF, check=False, timeout=10)
         return None if result.ok else "no certificate yet"
 

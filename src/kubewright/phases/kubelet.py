@@ -59,9 +59,9 @@ class Kubelet(Phase):
         await host.write_files(self._wanted)
         # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
         # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
-        await host.run(["mkdir", "-p", MANIFESTS_DIR])
+        # Enabling a unit reads its files anew, too.
         result = await host.shell(
-            'systemctl enable -q "$1" && systemctl restart "$1"', _UNIT,  # enabling reloads the units, too
+            'mkdir -p "$2" && systemctl enable -q "$1" && systemctl restart "$1"', _UNIT, MANIFESTS_DIR,
             timeout=60, check=False,
         )  # fmt: skip
         if not result.ok:
