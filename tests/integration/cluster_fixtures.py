@@ -18,7 +18,8 @@ from typing import IO, Any
 import yaml
 
 from kubewright.clients import kubeconfig
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
 from kubewright.components.cache import cache_root
 from kubewright.errors import KubewrightError
 from kubewright.lab import cgroups, snapshot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 import yaml
@@ -25,9 +24,7 @@ async def test_nothing_is_left_of_a_cluster(
     cgroups, kernel settings, temporary files."""
     link = cluster.plan.link
     assert any(link in str(difference) for difference in await leftovers.found(seconds=0)), "it sees nothing"
-    started = time.monotonic()
     kubewright("lab", "down", CLUSTER)
-    assert time.monotonic() - started < 10
     assert CLUSTER not in lab_names()
     remove_labs(kubewright)
     left = await leftovers.found()

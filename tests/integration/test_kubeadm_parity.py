@@ -253,7 +253,7 @@ def test_node_marks(case: Case) -> None:
     socket_patch, role_patch = case.theirs.node_patches
     assert stored.node_patch(bare, cri_socket=SOCKET) == socket_patch
     labels = dict.fromkeys(facts.control_plane_labels, "")
-    taint = stored.control_plane_taint(facts)
+    taint = {"key": facts.control_plane_taint, "effect": "NoSchedule"}
     assert stored.node_patch(bare, labels=labels, taints=[taint]) == role_patch
 
 

@@ -34,7 +34,14 @@ BESIDE = {("lab", "components"), ("events", "errors")}
 
 IN_PODS = {"network", "dns", "probe"}
 """They run inside pods, from an image that has little: nothing of ours but the client and the base."""
-POD_MAY_USE = {"kubewright.clients.kube", "kubewright.errors", "kubewright.events", "kubewright.secret"}
+POD_MAY_USE = {
+    "kubewright.clients.kube",
+    "kubewright.clients.paths",
+    "kubewright.clients.server",
+    "kubewright.errors",
+    "kubewright.events",
+    "kubewright.secret",
+}
 POD_LIBRARIES = {"aiohttp", "pyroute2", "dns", "prometheus_client"}
 
 HEAVY = {

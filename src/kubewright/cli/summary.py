@@ -14,8 +14,9 @@ from kubewright.cli.common import program
 from kubewright.cli.status_text import node_table
 from kubewright.cli.table import faint
 from kubewright.clients import kubeconfig
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
 from kubewright.clients.kubeconfig import Merged
+from kubewright.clients.server import Server
 from kubewright.errors import KubewrightError, leaves
 from kubewright.model.status import NodeStatus
 from kubewright.workflows.status import read_nodes

@@ -15,7 +15,8 @@ import click
 from kubewright.errors import ConfigError, ExitCode, HostError, KubewrightError
 
 if TYPE_CHECKING:
-    from kubewright.clients.kube import KubeClient, Server
+    from kubewright.clients.kube import KubeClient
+    from kubewright.clients.server import Server
     from kubewright.model.config.cluster import ClusterSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,7 +113,8 @@ async def connect(selection: Selection) -> AsyncIterator[Target]:
     plane that can be reached over SSH gives its `admin.conf` and carries our connections.
     """
     from kubewright.clients import kubeconfig
-    from kubewright.clients.kube import KubeClient, Server
+    from kubewright.clients.kube import KubeClient
+    from kubewright.clients.server import Server
 
     if selection.file is not None:
         async with _of_file(selection.file) as target:
@@ -147,7 +149,7 @@ def known_servers(spec: ClusterSpec, file: Path, env: Mapping[str, str] | None =
     A kubeconfig counts only if its server is an address of this very cluster: names repeat themselves.
     """
     from kubewright.clients import kubeconfig
-    from kubewright.clients.kube import Server
+    from kubewright.clients.server import Server
 
     found = []
     beside = file.absolute().parent / "kubeconfig"
@@ -176,7 +178,7 @@ async def _over_ssh(spec: ClusterSpec, stack: AsyncExitStack) -> Server:
     """The API by way of the first control plane that lets us in and has an `admin.conf`."""
     import yaml
 
-    from kubewright.clients.kube import Server
+    from kubewright.clients.server import Server
     from kubewright.hosts.open import open_host
 
     problems: list[KubewrightError] = []

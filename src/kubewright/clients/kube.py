@@ -7,172 +7,23 @@ service account). docs/dependencies.md says why it is ours.
 from __future__ import annotations
 
 import asyncio
-import base64
 import builtins
 import json
-import os
 import socket
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from kubewright.clients.paths import Object, collection_path, object_path, path_of
+from kubewright.clients.server import Server
 from kubewright.errors import ApiError, ConfigError
 
-Object = dict[str, Any]
-
 FIELD_MANAGER = "kubewright"
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-# kind -> (plural, namespaced). Only what Kubewright itself handles: an API group says the rest by its kind's name.
-_KINDS: dict[str, tuple[str, bool]] = {
-    "APIService": ("apiservices", False),
-    "CertificateSigningRequest": ("certificatesigningrequests", False),
-    "ClusterRole": ("clusterroles", False),
-    "ClusterRoleBinding": ("clusterrolebindings", False),
-    "ConfigMap": ("configmaps", True),
-    "DaemonSet": ("daemonsets", True),
-    "Deployment": ("deployments", True),
-    "Endpoints": ("endpoints", True),
-    "EndpointSlice": ("endpointslices", True),
-    "Event": ("events", True),
-    "Job": ("jobs", True),
-    "Lease": ("leases", True),
-    "Namespace": ("namespaces", False),
-    "Node": ("nodes", False),
-    "Pod": ("pods", True),
-    "ReplicaSet": ("replicasets", True),
-    "Role": ("roles", True),
-    "RoleBinding": ("rolebindings", True),
-    "Secret": ("secrets", True),
-    "Service": ("services", True),
-    "ServiceAccount": ("serviceaccounts", True),
-    "StatefulSet": ("statefulsets", True),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where the API is and how we prove who we are. PEM data stays in memory but for the moment of loading."""
-
-    url: str
-    """`https://host:port`."""
-    ca: bytes | None = None
-    """PEM; None leaves the server unverified, for a join's first look at `cluster-info` alone."""
-    client_cert: bytes = b""
-    client_key: bytes = field(default=b"", repr=False)
-    token: str = field(default="", repr=False)
-    token_file: Path | None = None
-    """Read again for each request: a projected service account token changes."""
-    connect: tuple[str, int] | None = None
-    """Connect there instead (a tunnel); TLS still verifies the host name of `url`."""
-    tls_server_name: str = ""
-
-    def through(self, address: str, port: int) -> Server:
-        """The same server, reached through a tunnel at `address`:`port`."""
-        return Server(
-            self.url, self.ca, self.client_cert, self.client_key, self.token, self.token_file,
-            (address, port), self.tls_server_name,
-        )  # fmt: skip
-
-    @classmethod
-    def from_kubeconfig(cls, config: Mapping[str, Any], *, context: str = "") -> Server:
-        """The server of a kubeconfig's context. Raises `ConfigError` naming the missing entry."""
-        name = context or config.get("current-context", "")
-        ctx = _named(config, "contexts", name, "context")
-        cluster = _named(config, "clusters", ctx.get("cluster", ""), "cluster")
-        user = _named(config, "users", ctx.get("user", ""), "user")
-        for way in ("exec", "auth-provider", "username"):
-            if user.get(way) and not (user.get("token") or user.get("client-certificate-data")):
-                raise ConfigError(
-                    f"kubeconfig: user {ctx.get('user')!r} proves itself by {way!r}, which Kubewright cannot do",
-                    hint="use a kubeconfig with a client certificate or a token",
-                )
-        ca = _data(cluster, "certificate-authority")
-        if ca is None and not cluster.get("insecure-skip-tls-verify"):
-            ca = _system_authorities()  # as kubectl does; unverified only where the user says so
-        return cls(
-            cluster.get("server", ""),
-            ca,
-            _data(user, "client-certificate") or b"",
-            _data(user, "client-key") or b"",
-            user.get("token", ""),
-            token_file=Path(user["tokenFile"]) if user.get("tokenFile") else None,
-            tls_server_name=cluster.get("tls-server-name", ""),
-        )
-
-    @classmethod
-    def in_cluster(cls) -> Server:
-        """The server as a pod sees it, by its environment and service account."""
-        host, port = (
-            os.environ.get("KUBERNETES_SERVICE_HOST", ""),
-            os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
-        )
-        if not host:
-            raise ConfigError("KUBERNETES_SERVICE_HOST is not set: this runs only inside a pod")
-        if ":" in host:
-            host = f"[{host}]"
-        return cls(
-            f"https://{host}:{port}",
-            (SERVICE_ACCOUNT / "ca.crt").read_bytes(),
-            token_file=SERVICE_ACCOUNT / "token",
-        )
-
-    def ssl_context(self) -> ssl.SSLContext:
-        """A TLS context for this server: verified against its CA, with our client certificate if we have one."""
-        context = ssl.create_default_context(cadata=self.ca.decode() if self.ca else None)
-        # Kubernetes' own CAs have no key usage extensions in the form that Python 3.13's strict mode wants.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if self.ca is None:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.client_cert:
-            # The ssl module takes files only; this one is 0600 from its first byte and gone after loading.
-            fd, path = tempfile.mkstemp(prefix="kubewright-")
-            try:
-                with os.fdopen(fd, "wb") as pem:
-                    pem.write(self.client_cert + b"\n" + self.client_key)
-                context.load_cert_chain(path)
-            finally:
-                Path(path).unlink()
-        return context
-
-
-def _named(config: Mapping[str, Any], section: str, name: str, field_name: str) -> Mapping[str, Any]:
-    for entry in config.get(section) or []:
-        if entry.get("name") == name:
-            value = entry.get(field_name) or {}
-            return value if isinstance(value, Mapping) else {}
-    raise ConfigError(f"kubeconfig: {section} has no entry named {name!r}")
-
-
-def _data(entry: Mapping[str, Any], key: str) -> bytes | None:
-    try:
-        if inline := entry.get(f"{key}-data"):
-            return base64.b64decode(inline)
-        if path := entry.get(key):
-            return Path(path).read_bytes()
-    except ValueError:
-        raise ConfigError(f"kubeconfig: {key}-data is not base64") from None
-    except OSError as error:
-        raise ConfigError(f"kubeconfig: {key}: {path}: {error.strerror}") from None
-    return None
-
-
-def _system_authorities() -> bytes:
-    """The certificate authorities that this computer trusts, as PEM."""
-    bundle = ssl.get_default_verify_paths().cafile
-    if bundle is None:
-        raise ConfigError(
-            "kubeconfig: the cluster names no certificate-authority, and this computer has no list of its own"
-        )
-    return Path(bundle).read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +172,7 @@ class KubeClient:
 
     async def create(self, obj: Object) -> Object:
         """Create an object; `ApiError` with status 409 where it exists."""
-        created: Object = await self.json("POST", _collection(obj), body=obj)
+        created: Object = await self.json("POST", collection_path(obj), body=obj)
         return created
 
     async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
@@ -330,7 +181,7 @@ class KubeClient:
         if dry_run:
             params["dryRun"] = "All"
         applied: Object = await self.json(
-            "PATCH", _path_of(obj), body=obj, params=params, content_type="application/apply-patch+yaml"
+            "PATCH", path_of(obj), body=obj, params=params, content_type="application/apply-patch+yaml"
         )
         return applied
 
@@ -496,23 +347,6 @@ def _watchful_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         if hasattr(socket, option):  # Linux has them; a workstation may be something else
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock
-
-
-def object_path(api_version: str, kind: str, namespace: str = "", name: str = "") -> str:
-    """The URL path of a kind's collection, or of one object."""
-    plural, namespaced = _KINDS[kind]
-    prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    if namespaced and namespace:
-        prefix += f"/namespaces/{namespace}"
-    return f"{prefix}/{plural}" + (f"/{name}" if name else "")
-
-
-def _collection(obj: Object) -> str:
-    return object_path(obj["apiVersion"], obj["kind"], obj["metadata"].get("namespace", ""))
-
-
-def _path_of(obj: Object) -> str:
-    return f"{_collection(obj)}/{obj['metadata']['name']}"
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
 from kubewright.dns import http, options
 from kubewright.dns.forward import Forwarder
 from kubewright.dns.guard import Guard, upstreams

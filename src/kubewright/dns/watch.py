@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubewright.clients.kube import KubeClient, object_path
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import object_path
 from kubewright.dns import objects
 from kubewright.dns.index import Index, Tag
 from kubewright.dns.metrics import Metrics

@@ -10,7 +10,6 @@ from kubewright.model import kubeconfig
 from kubewright.model.objects import PUBLIC, SYSTEM, Object, config_map, to_yaml
 from kubewright.model.pki import NODES
 from kubewright.model.rbac import BOOTSTRAPPERS, config_map_readers, group, user
-from kubewright.model.tokens import BootstrapToken, sign_jws
 from kubewright.model.versions import VersionFacts
 
 KUBEADM_CONFIG = "kubeadm-config"
@@ -64,7 +63,7 @@ def signature(data: Mapping[str, str]) -> dict[str, str]:
 def cluster_info(server: str, ca: bytes) -> list[Object]:
     """The ConfigMap by which a joining node gets to know the cluster, readable by everybody.
 
-    The controller manager's bootstrap signer adds a signature for each token that signs; see `signature_patch`.
+    The controller manager's bootstrap signer adds a signature for each token that signs.
     """
     document = to_yaml(kubeconfig.cluster_info(server, ca)).decode()
     return [
@@ -73,21 +72,6 @@ def cluster_info(server: str, ca: bytes) -> list[Object]:
             "kubeadm:bootstrap-signer-clusterinfo", PUBLIC, CLUSTER_INFO, user("system:anonymous")
         ),
     ]
-
-
-def signature_patch(cluster_info: Mapping[str, Any], token: BootstrapToken) -> Object:
-    """The patch that puts a token's signature on the ConfigMap `cluster-info`.
-
-    The bootstrap signer would write the very same one, but not before kube-controller-manager has listed the
-    nodes, for which it waits 10 s after each of its starts.
-    """
-    content = cluster_info["data"][CLUSTER_INFO_KEY]
-    return {"data": {SIGNATURE_PREFIX + token.id: sign_jws(content, token.id, token.secret)}}
-
-
-def control_plane_taint(facts: VersionFacts) -> Object:
-    """The taint that keeps user pods off a control plane (P29)."""
-    return {"key": facts.control_plane_taint, "effect": "NoSchedule"}
 
 
 def node_patch(

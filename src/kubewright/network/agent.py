@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, KubewrightError, leaves
 from kubewright.network import files, iptables, plan
 from kubewright.network.follow import BACKOFF_MOST, backoff, follow_nodes

@@ -7,7 +7,8 @@ import random
 import time
 from collections.abc import Callable
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.errors import ApiError
 
 FIRST_LIST_TIMEOUT, LIST_TIMEOUT = 3.0, 30.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from kubewright.clients.kube import SERVICE_ACCOUNT, Server
+from kubewright.clients.server import SERVICE_ACCOUNT, Server
 from kubewright.errors import ConfigError
 
 

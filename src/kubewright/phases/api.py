@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
 from kubewright.hosts import Host
 
 

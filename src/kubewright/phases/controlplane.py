@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.errors import ApiError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite, Host

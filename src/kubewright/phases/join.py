@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
 from kubewright.errors import ApiError, ConfigError, ExitCode, HostError, KubewrightError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite

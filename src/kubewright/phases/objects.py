@@ -7,7 +7,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, WaitTimeoutError
 from kubewright.events import Activity
 from kubewright.phases.files import diff_lines

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.events import Activity
 from kubewright.phases.nodes import ready_reason
 from kubewright.phases.phase import Change, Phase

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from kubewright.clients.kube import KubeClient, Object, Server
+from kubewright.clients.kube import KubeClient
 from kubewright.clients.kubeconfig import Merged
+from kubewright.clients.paths import Object
+from kubewright.clients.server import Server
 from kubewright.components.open import open_source
 from kubewright.errors import ConfigError, KubewrightError
 from kubewright.events import Events

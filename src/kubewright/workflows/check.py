@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from kubewright.clients.kube import KubeClient, Object
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, ConfigError
 from kubewright.events import Events
 from kubewright.model.status import NodeStatus, parse_time

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-from kubewright.clients.kube import KubeClient, object_path
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import object_path
 from kubewright.errors import ApiError
 from kubewright.events import Events
 from kubewright.model.status import parse_time

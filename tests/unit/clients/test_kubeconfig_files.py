@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubewright.clients import kubeconfig
-from kubewright.clients.kube import Server
+from kubewright.clients.server import Server
 from kubewright.errors import ConfigError, ExitCode
 
 ADMIN: dict[str, Any] = {

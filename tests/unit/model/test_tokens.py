@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kubewright.errors import ConfigError
-from kubewright.model import stored, tokens
+from kubewright.model import tokens
 from kubewright.secret import Secret
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -20,12 +20,6 @@ SIGNED = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..vH_kT4yiol-nrAWgjfCYqvum5wsK
 def test_the_signature_is_the_bootstrap_signers() -> None:
     assert tokens.sign_jws(CONTENT, "abcdef", SECRET) == SIGNED
     assert tokens.verify_jws(SIGNED, CONTENT, "abcdef", SECRET)
-
-
-def test_cluster_info_can_be_signed_before_the_signer_runs() -> None:
-    info = {"data": {"kubeconfig": CONTENT}}
-    patch = stored.signature_patch(info, tokens.BootstrapToken("abcdef", SECRET))
-    assert patch == {"data": {"jws-kubeconfig-abcdef": SIGNED}}
 
 
 @pytest.mark.parametrize(

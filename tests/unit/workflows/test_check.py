@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kubewright.cli.check_text import report_lines
-from kubewright.clients.kube import ExecResult, KubeClient, Server
+from kubewright.clients.kube import ExecResult, KubeClient
+from kubewright.clients.server import Server
 from kubewright.errors import ApiError
 from kubewright.events import Events
 from kubewright.workflows import check_objects

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kubewright.clients.kube import KubeClient, Server
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
 from kubewright.errors import ApiError
 from kubewright.events import Event, Events, Kind
 from kubewright.workflows import check_clean
