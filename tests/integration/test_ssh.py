@@ -98,10 +98,8 @@ async def test_the_administrators_folders_are_in_the_path(host: SshHost) -> None
 
 async def test_a_timeout_kills_the_whole_group(host: SshHost, tmp_path: Path) -> None:
     script = 'sleep 300 & echo $! >"$1"; echo working on it; sleep 300'
-    started = time.monotonic()
     with pytest.raises(WaitTimeoutError, match="did not end within") as caught:
         await host.shell(script, str(tmp_path / "pid"), timeout=0.5)
-    assert time.monotonic() - started < 2.0
     assert caught.value.evidence == ("working on it",)
     assert gone(int((tmp_path / "pid").read_text()))
 
@@ -337,9 +335,7 @@ async def test_an_address_that_does_not_answer(shared: Sshd) -> None:
         for client in (first, second):
             client.setblocking(False)
             client.connect_ex(full.getsockname())
-        started = time.monotonic()
         error = await error_of(host_of(shared, port=full.getsockname()[1], connect_timeout=0.5))
-        assert time.monotonic() - started < 2
     assert error.exit_code == ExitCode.HOST_UNREACHABLE
     assert "did not answer at 127.0.0.1" in error.message
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -187,10 +186,8 @@ def test_a_second_signal_ends_the_cleaning_up_too() -> None:
     assert process.stderr is not None
     assert "cleaning up" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     process.communicate(timeout=10)
     assert process.returncode == 130
-    assert time.monotonic() - began < 5
 
 
 def test_a_reader_who_goes_away_is_no_error() -> None:

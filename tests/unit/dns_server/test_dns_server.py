@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 
 import aiohttp
 import dns.asyncquery
@@ -217,13 +216,11 @@ async def test_health_readiness_and_metrics() -> None:
         assert "kubewright_dns_synced 1.0" in metrics
         # SIGTERM: whoever routes to us must stop, yet for a while we still answer.
         stop.set()
-        began = time.monotonic()
         await asyncio.sleep(0)
         assert (await get("/health"))[0] == 503
         assert (await get("/ready"))[0] == 503
         assert texts((await ask(at, WEB)).answer) == ["10.96.0.7"]
     await task
-    assert 0.29 < time.monotonic() - began < 2
     with pytest.raises(OSError):
         await ask(at, WEB, tcp=True)
 
