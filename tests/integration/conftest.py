@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from types import FrameType
 
 import pytest
 import yaml
@@ -22,8 +24,15 @@ USERS_KUBECONFIG = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end a run as Ctrl-C does, so that labs are removed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM end a run as Ctrl-C does, so that labs are removed; a forked child has nothing to remove."""
+    run = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != run:
+            os._exit(128 + number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,19 @@ real API. Namespaces, links, iptables rules and CNI plugins are real.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import datetime
 import ipaddress
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from pyroute2 import netns  # type: ignore[import-untyped]
 
 POD_SUBNET = "10.244.0.0/16"
 OUTSIDE = "172.29.77.1"
 """The address of the API server and of the world outside: it has no route to any pod."""
 CNI_BIN = Path("/usr/lib/cni")
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 def run(*argv: str, stdin: str | None = None, check: bool = True, env: dict[str, str] | None = None) -> str:
@@ -47,6 +50,23 @@ def run(*argv: str, stdin: str | None = None, check: bool = True, env: dict[str,
     if check and done.returncode:
         raise AssertionError(f"{' '.join(argv)}: {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
+
+
+def socket_in(namespace: str) -> socket.socket:
+    """A TCP socket in a network namespace.
+
+    A thread enters the namespace and ends: a forked child would be a second pytest, and clear away at its end.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter() -> socket.socket:
+        with Path("/run/netns", namespace).open() as file:
+            if libc.setns(file.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"setns {namespace}")
+        return socket.socket()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter).result()
 
 
 async def until(condition: Callable[[], Any], what: str, deadline: float = 15.0) -> float:
@@ -82,7 +102,7 @@ class FakeApi:
         app.router.add_patch("/api/v1/nodes/{name}/status", self._patch)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        listener = netns.create_socket(namespace)
+        listener = socket_in(namespace)
         listener.bind((OUTSIDE, 6443))
         await web.SockSite(self._runner, listener, ssl_context=_certificate(directory)).start()
         (directory / "token").write_text("sesame\n")
@@ -241,7 +261,7 @@ class Node:
     async def get(self, path: str) -> tuple[int, str]:
         """GET from the agent's health address, inside the namespace."""
         try:
-            connection = netns.create_socket(self.namespace)
+            connection = socket_in(self.namespace)
             connection.setblocking(False)
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", 9879))
             reader, writer = await asyncio.open_connection(sock=connection)
@@ -281,7 +301,7 @@ class Node:
 
 async def echo_server(namespace: str, address: str, port: int) -> asyncio.Server:
     """A server in a namespace that tells each caller which address it comes from."""
-    listener = netns.create_socket(namespace)
+    listener = socket_in(namespace)
     listener.setsockopt(1, 2, 1)
     listener.bind((address, port))
 
@@ -294,7 +314,7 @@ async def echo_server(namespace: str, address: str, port: int) -> asyncio.Server
 
 async def ask(namespace: str, address: str, port: int, *, timeout: float = 3.0) -> str:
     """Connect from a namespace; the address that the server saw, or what went wrong."""
-    connection = netns.create_socket(namespace)
+    connection = socket_in(namespace)
     connection.setblocking(False)
     try:
         async with asyncio.timeout(timeout):

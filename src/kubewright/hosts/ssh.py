@@ -24,6 +24,7 @@ from kubewright.hosts.ssh_tunnel import RELAY, Ends, Opener, Tunnel, check_tcp, 
 MAX_CHANNELS = 8
 """Commands at once on a connection. sshd's default MaxSessions is 10: some are left for ending commands."""
 _WINDOW = 4 * 2**20
+_ALONE_REFUSALS = 40  # 2 s, in which a loaded sshd has noticed that a session ended
 
 
 class SshHost(ShellHost):
@@ -172,6 +173,7 @@ class SshHost(ShellHost):
         self, connection: Connection, command: str, output: Output
     ) -> tuple[asyncssh.SSHClientChannel[bytes], CommandSession]:
         options: dict[str, Any] = {"encoding": None, "window": _WINDOW, "request_pty": False}
+        refusals = 0
         while True:
             try:
                 channel, session = await connection.create_session(
@@ -182,6 +184,10 @@ class SshHost(ShellHost):
                     raise _NotStartedError from None
                 # sshd may allow fewer sessions than its default: then wait until one of ours ends.
                 if await self._slots.refused():
+                    continue
+                # Where none of ours runs, one that has just ended may still count: sshd clears it away later.
+                if (refusals := refusals + 1) < _ALONE_REFUSALS:
+                    await asyncio.sleep(0.05)
                     continue
                 raise HostError(
                     f"{self.name} opens no session: {error.reason}",
