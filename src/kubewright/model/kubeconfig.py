@@ -15,7 +15,7 @@ from kubewright.errors import ConfigError
 from kubewright.model import x509
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
-from kubewright.model.pki import MASTERS, NODES, CertSpec, client_cert, key_kind
+from kubewright.model.pki import MASTERS, NODES, CertSpec, KeyKind, client_cert, key_kind
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ KUBELET_CLIENT_CURRENT = f"{KUBELET_PKI_DIR}/kubelet-client-current.pem"
 """A symbolic link (the kubelet refuses a file) to the certificate and key that the kubelet rotates (P23)."""
 
 DEFAULT_CLUSTER_NAME = "kubernetes"
-BOOTSTRAP_USER = "tls-bootstrap-token-user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +95,25 @@ def with_rotating_certificate(spec: KubeconfigSpec, ca: bytes, pem: str = KUBELE
     return _document(spec.cluster_name, spec.server, ca, spec.user, user)
 
 
+def after_bootstrap(server: str, ca: bytes) -> Object:
+    """`kubelet.conf` as a kubelet writes it at the end of its TLS bootstrap, with that kubelet's names."""
+    credentials = {"client-certificate": KUBELET_CLIENT_CURRENT, "client-key": KUBELET_CLIENT_CURRENT}
+    document = _document("default-cluster", server, ca, "default-auth", credentials)
+    context = {"cluster": "default-cluster", "namespace": "default", "user": "default-auth"}
+    return document | {
+        "contexts": [{"name": "default-context", "context": context}],
+        "current-context": "default-context",
+    }
+
+
+def node_client_cert(node_name: str) -> CertSpec:
+    """What a kubelet asks for in its TLS bootstrap: its Node's identity, with the kind of key that it makes."""
+    return client_cert(KUBELET, f"system:node:{node_name}", NODES, kind=KeyKind.ECDSA_P256)
+
+
 def kubelet_client_pem(pair: x509.KeyPair) -> Secret[bytes]:
     """What `kubelet-client-current.pem` leads to: the certificate, then its key."""
     return Secret(pair.cert + pair.key.reveal())
-
-
-def bootstrap_kubelet(
-    server: str, ca: bytes, token: Secret[str], cluster_name: str = DEFAULT_CLUSTER_NAME
-) -> Object:
-    """`bootstrap-kubelet.conf`: a bootstrap token, good for asking for a certificate and then removed."""
-    return _document(cluster_name, server, ca, BOOTSTRAP_USER, {"token": token.reveal()})
 
 
 def cluster_info(server: str, ca: bytes) -> Object:

@@ -107,11 +107,18 @@ def sign(spec: CertSpec, key: Secret[bytes], ca: KeyPair, now: datetime) -> KeyP
         .add_extension(x509.ExtendedKeyUsage([_USAGES[usage] for usage in spec.usages]), critical=False)
         .add_extension(_authority(ca_cert), critical=False)
     )
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in spec.dns_names]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in spec.addresses]
-    if names:
+    if names := _names(spec):
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return KeyPair(_pem(builder.sign(ca_key, hashes.SHA256())), key)
+
+
+def request(spec: CertSpec, key: Secret[bytes]) -> bytes:
+    """A certificate signing request (PKCS #10) as PEM, with the spec's subject and names."""
+    private = load_key(key)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(spec))
+    if names := _names(spec):
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def matches(
@@ -267,6 +274,11 @@ def _builder(
 def _subject(spec: CertSpec) -> x509.Name:
     names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, item) for item in spec.organizations]
     return x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, spec.common_name)])
+
+
+def _names(spec: CertSpec) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in spec.dns_names]
+    return names + [x509.IPAddress(ipaddress.ip_address(address)) for address in spec.addresses]
 
 
 def _key_usage(*, signs: bool) -> x509.KeyUsage:

@@ -13,6 +13,7 @@ from kubewright.hosts import FileWrite
 from kubewright.model import discovery, kubeconfig, stored, x509
 from kubewright.model.versions import VersionFacts
 from kubewright.phases.api import api_over
+from kubewright.phases.bootstrap import client_certificate, write_client_certificate
 from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.node import Node
 from kubewright.phases.nodes import ready_reason
@@ -67,7 +68,7 @@ class Join(Phase):
         return []
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
-        """Discover, configure the kubelet with what the cluster says, start it, wait for its certificate."""
+        """Discover, get the kubelet its certificate, start it with what the cluster says of its configuration."""
         if all(change.action is Action.DELETE for change in changes):
             await self._node.host.run(["rm", "-f", BOOTSTRAP_CONF])
             return
@@ -75,23 +76,20 @@ class Join(Phase):
         token = await self._token()
         ca = await self._discover(token, activity)
         server = Server(self._endpoint, ca, token=token.reveal())
-        async with api_over(self._node.host, server) as kube:
-            config = await self._kubelet_config(kube)
-        bootstrap_conf = kubeconfig.bootstrap_kubelet(self._endpoint, ca, token)
         host = self._node.host
-        await host.write_files(
-            [FileWrite(CA_PATH, ca), FileWrite(BOOTSTRAP_CONF, kubeconfig.dump(bootstrap_conf), 0o600)]
-        )
+        async with api_over(host, server) as kube:
+            config = await self._kubelet_config(kube)
+            activity.progress("TLS bootstrap")
+            pair = await client_certificate(
+                kube, self._node.name, self._facts.csr_api_version, diagnose=self._diagnose
+            )
+        await host.write_files([FileWrite(CA_PATH, ca)])
+        conf = kubeconfig.dump(kubeconfig.after_bootstrap(self._endpoint, ca))
+        await write_client_certificate(host, pair, FileWrite(KUBELET_CONF, conf, kubeconfig.KUBECONFIG_MODE))
         activity.progress("start the kubelet")
-        # A kubelet that waits with an older token must start again to take this one.
+        # One that kubeadm's join has left waiting for its own certificate must start again to take this one.
         kubelet = Kubelet(self._node, self._kubelet_files(config), program_changed=True)
         await kubelet.act(await kubelet.look(), activity)
-        activity.progress("TLS bootstrap")
-        await wait_until(
-            self._bootstrapped, f"{self.host_name}: the kubelet's TLS bootstrap", deadline=120,
-            diagnose=self._diagnose,
-            hint="is kube-controller-manager up? it approves and signs the kubelet's request",
-        )  # fmt: skip
         await host.run(["rm", "-f", BOOTSTRAP_CONF])
         await wait_until(
             self._registered, f"Node {self.host_name} to be registered", deadline=60, interval=0.05,
@@ -169,12 +167,6 @@ class Join(Phase):
             hint="has the control plane's initialisation ended? run apply again",
         )  # fmt: skip
         return config
-
-    async def _bootstrapped(self) -> str | None:
-        """One call that looks for up to a second: the file appears between two looks of ours."""
-        script = 'for i in $(seq 40); do [ -s "$1" ] && exit 0; sleep 0.025; done; exit 1'
-        result = await self._node.host.shell(script, KUBELET_CONF, check=False, timeout=10)
-        return None if result.ok else "no certificate yet"
 
     async def _registered(self) -> str | None:
         live = await self._admin.get("v1", "Node", self._node.name)

@@ -10,6 +10,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import kubeconfig, x509
 from kubewright.model.kubeconfig import KubeconfigSpec
+from kubewright.phases.bootstrap import write_client_certificate
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.pki import Authorities
@@ -83,24 +84,17 @@ class Kubeconfigs(Phase):
         keys = await x509.new_keys([spec.cert.key_kind for spec in self._wanted])
         ca = self._certs.ca.cert
         files = []
-        links = []
+        of_kubelet = None
         for spec, key in zip(self._wanted, keys, strict=True):
             pair = x509.sign(spec.cert, key, self._certs.signer(spec.cert), now)
             if spec.file == kubeconfig.KUBELET:
-                pem = f"{kubeconfig.KUBELET_PKI_DIR}/kubelet-client-{now:%Y-%m-%d-%H-%M-%S}.pem"
-                files.append(FileWrite(pem, kubeconfig.kubelet_client_pem(pair), 0o600))
-                links.append((pem, kubeconfig.KUBELET_CLIENT_CURRENT))
                 document = kubeconfig.with_rotating_certificate(spec, ca)
-            else:
-                document = kubeconfig.with_certificate(spec, ca, pair)
-            content = kubeconfig.dump(document)
+                of_kubelet = pair, FileWrite(spec.path, kubeconfig.dump(document), kubeconfig.KUBECONFIG_MODE)
+                continue
+            content = kubeconfig.dump(kubeconfig.with_certificate(spec, ca, pair))
             if spec.file == kubeconfig.ADMIN:
                 self.admin = content.reveal()
             files.append(FileWrite(spec.path, content, kubeconfig.KUBECONFIG_MODE))
-        # The link comes before kubelet.conf, which is written last: a kubelet that finds it finds all of it.
-        files.sort(key=lambda file: file.path.endswith(kubeconfig.KUBELET))
-        await self._node.host.write_files(files[:-1] if links else files)
-        for target, link in links:
-            # -f: a host that lost its power between the two has left the new link.
-            await self._node.host.shell('ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2"', target, link)
-            await self._node.host.write_files(files[-1:])
+        await self._node.host.write_files(files)
+        if of_kubelet is not None:
+            await write_client_certificate(self._node.host, *of_kubelet)

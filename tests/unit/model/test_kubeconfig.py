@@ -13,7 +13,6 @@ from kubewright.model import kubeconfig, x509
 from kubewright.model.config.kubeadm import ClusterConfiguration
 from kubewright.model.node import ControlPlaneNode
 from kubewright.model.pki import CA, KeyKind
-from kubewright.secret import Secret
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NODE = ControlPlaneNode("cp1", "10.11.12.13")
@@ -60,12 +59,16 @@ def test_a_rotating_kubelet_holds_no_key(ca: x509.KeyPair) -> None:
     )
 
 
-def test_bootstrap_and_cluster_info(ca: x509.KeyPair) -> None:
-    document = kubeconfig.bootstrap_kubelet(
-        "https://lb.test:8443", ca.cert, Secret("abcdef.0123456789abcdef")
-    )
-    assert document["current-context"] == "tls-bootstrap-token-user@kubernetes"
-    assert document["users"][0]["user"] == {"token": "abcdef.0123456789abcdef"}
+def test_a_kubelet_after_its_tls_bootstrap(ca: x509.KeyPair) -> None:
+    document = kubeconfig.after_bootstrap("https://lb.test:8443", ca.cert)
+    pem = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+    cluster, user = kubeconfig.current(document)
+    assert cluster["server"] == "https://lb.test:8443"
+    assert user == {"client-certificate": pem, "client-key": pem}
+    assert document["current-context"] == "default-context"
+
+
+def test_cluster_info(ca: x509.KeyPair) -> None:
     info = kubeconfig.cluster_info("https://lb.test:8443", ca.cert)
     assert info["users"] is None
     assert base64.b64decode(info["clusters"][0]["cluster"]["certificate-authority-data"]) == ca.cert

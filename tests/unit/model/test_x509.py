@@ -10,13 +10,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import (
     AuthorityKeyIdentifier,
     BasicConstraints,
+    DNSName,
     ExtensionNotFound,
+    IPAddress,
     KeyUsage,
+    SubjectAlternativeName,
     SubjectKeyIdentifier,
+    load_pem_x509_csr,
 )
 
 from kubewright.errors import ConfigError
-from kubewright.model import x509
+from kubewright.model import kubeconfig, x509
 from kubewright.model.pki import CA, CertSpec, KeyKind, Usage
 from kubewright.secret import Secret
 
@@ -137,3 +141,18 @@ def test_the_pin_is_the_digest_of_the_public_key(ca: x509.KeyPair) -> None:
     digest = hashes.Hash(hashes.SHA256())
     digest.update(der)
     assert x509.ca_hash(ca.cert) == "sha256:" + digest.finalize().hex()
+
+
+def test_a_request_names_its_subject_and_nothing_else() -> None:
+    key = x509.new_key(EC)
+    found = load_pem_x509_csr(x509.request(kubeconfig.node_client_cert("w1"), key))
+    assert found.subject.rfc4514_string() == "CN=system:node:w1,O=system:nodes"
+    assert found.is_signature_valid
+    assert list(found.extensions) == []
+
+
+def test_a_request_has_the_names_of_a_server() -> None:
+    found = load_pem_x509_csr(x509.request(SERVER, x509.new_key(EC)))
+    names = found.extensions.get_extension_for_class(SubjectAlternativeName).value
+    assert names.get_values_for_type(DNSName) == ["cp1", "kubernetes"]
+    assert [str(address) for address in names.get_values_for_type(IPAddress)] == ["10.96.0.1", "fd00::1"]

@@ -1,0 +1,75 @@
+"""A kubelet's TLS bootstrap, done before the kubelet starts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
+from kubewright.errors import KubewrightError
+from kubewright.hosts import FileWrite, Host
+from kubewright.model import kubeconfig, x509
+from kubewright.phases.waiting import Diagnose, wait_until
+
+_KIND = "CertificateSigningRequest"
+_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
+_USAGES = ("digital signature", "key encipherment", "client auth")
+
+
+async def client_certificate(
+    kube: KubeClient, node_name: str, api_version: str, *, diagnose: Diagnose | None = None
+) -> x509.KeyPair:
+    """Ask for a kubelet's client certificate with a bootstrap token and wait until the cluster has issued it.
+
+    It is the kubelet's own request (KEP-266, "TLS bootstrap"), made for it: a kubelet that starts without a
+    certificate asks for its Node as nobody, in vain, longer apart each time, and keeps those connections for
+    10 s more when it has the certificate. Raises `WaitTimeoutError` and `KubewrightError` where it is denied.
+    """
+    spec = kubeconfig.node_client_cert(node_name)
+    key = x509.new_key(spec.key_kind)
+    request = base64.b64encode(x509.request(spec, key)).decode()
+    made = await kube.create(
+        {
+            "apiVersion": api_version,
+            "kind": _KIND,
+            "metadata": {"generateName": "csr-"},
+            "spec": {"request": request, "signerName": _SIGNER, "usages": list(_USAGES)},
+        }
+    )
+    name = made["metadata"]["name"]
+    cert = b""
+
+    async def missing() -> str | None:
+        nonlocal cert
+        status = (await kube.get(api_version, _KIND, name) or {}).get("status") or {}
+        _refuse_denied(node_name, name, status.get("conditions") or [])
+        cert = base64.b64decode(status.get("certificate") or "")
+        return None if cert else f"{name} is not signed yet"
+
+    await wait_until(
+        missing, f"{node_name}: the kubelet's TLS bootstrap", deadline=120, interval=0.05, diagnose=diagnose,
+        hint="is kube-controller-manager up? it approves and signs the kubelet's request",
+    )  # fmt: skip
+    return x509.KeyPair(cert, key)
+
+
+def _refuse_denied(node_name: str, name: str, conditions: Sequence[Object]) -> None:
+    for condition in conditions:
+        if condition.get("type") in ("Denied", "Failed"):
+            raise KubewrightError(
+                f"{node_name}: the kubelet's request {name} was refused: {condition.get('message', '')}",
+                hint=f"kubectl describe csr {name}",
+            )
+
+
+async def write_client_certificate(host: Host, pair: x509.KeyPair, kubelet_conf: FileWrite) -> None:
+    """Put a kubelet's certificate where the kubelet puts it after a rotation, and then its kubeconfig: whoever
+    finds that finds all of it."""
+    pem = f"{kubeconfig.KUBELET_PKI_DIR}/kubelet-client-{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}.pem"
+    await host.write_files([FileWrite(pem, kubeconfig.kubelet_client_pem(pair), 0o600)])
+    # -f: a host that lost its power between the two has left the new link.
+    script = 'ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2"'
+    await host.shell(script, pem, kubeconfig.KUBELET_CLIENT_CURRENT)
+    await host.write_files([kubelet_conf])
