@@ -1,18 +1,27 @@
-"""The fields of the kubelet's and kube-proxy's configuration kinds, by version: facts, used to find mistakes.
+"""The fields of the kubelet's and kube-proxy's configuration kinds in 1.20: facts, used to find mistakes.
 
 Taken from the published types `kubelet.config.k8s.io/v1beta1` and `kubeproxy.config.k8s.io/v1alpha1`. A value is
-the field's kind of content, or a mapping for a field that has fields of its own. Only `model.versions` chooses
-among these tables.
+the field's kind of content, or a mapping for a field that has fields of its own. What later versions changed is
+in `model.component_changes`; only `model.versions` chooses among these tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-Shape: TypeAlias = Mapping[str, "str | Shape"]
-"""Field name to `text`, `flag`, `int`, `number`, `duration`, `texts`, `text map`, `flag map`, `texts map`, or to
-the shape of the fields inside."""
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A field that is a list of mappings of one shape."""
+
+    shape: Shape
+
+
+Shape: TypeAlias = Mapping[str, "str | ListOf | Shape"]
+"""Field name to `text`, `flag`, `int`, `number`, `duration`, `duration or int`, `quantity`, `texts`, `ints`,
+`text map`, `flag map`, `texts map`, `quantity map`, or to the shape of the fields inside."""
 
 KUBELET_V1BETA1_1_20: Shape = {
     "address": "text",
@@ -182,4 +191,61 @@ KUBE_PROXY_V1ALPHA1_1_20: Shape = {
         "networkName": "text",
         "sourceVip": "text",
     },
+}
+
+KUBELET_UNSET_1_20: Mapping[str, Any] = {
+    "authentication": {"anonymous": {}, "webhook": {"cacheTTL": "0s"}, "x509": {}},
+    "authorization": {"webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"}},
+    "cpuManagerReconcilePeriod": "0s",
+    "evictionPressureTransitionPeriod": "0s",
+    "fileCheckFrequency": "0s",
+    "httpCheckFrequency": "0s",
+    "imageMinimumGCAge": "0s",
+    "logging": {},
+    "nodeStatusReportFrequency": "0s",
+    "nodeStatusUpdateFrequency": "0s",
+    "runtimeRequestTimeout": "0s",
+    "shutdownGracePeriod": "0s",
+    "shutdownGracePeriodCriticalPods": "0s",
+    "streamingConnectionIdleTimeout": "0s",
+    "syncFrequency": "0s",
+    "volumeStatsAggPeriod": "0s",
+}
+"""What Go writes of a KubeletConfiguration in which nothing is set: it leaves out no duration and no structure."""
+
+KUBE_PROXY_UNSET_1_20: Mapping[str, Any] = {
+    "bindAddress": "",
+    "bindAddressHardFail": False,
+    "clientConnection": {"acceptContentTypes": "", "burst": 0, "contentType": "", "kubeconfig": "", "qps": 0},
+    "clusterCIDR": "",
+    "configSyncPeriod": "0s",
+    "conntrack": {
+        "maxPerCore": None,
+        "min": None,
+        "tcpCloseWaitTimeout": None,
+        "tcpEstablishedTimeout": None,
+    },
+    "detectLocalMode": "",
+    "enableProfiling": False,
+    "healthzBindAddress": "",
+    "hostnameOverride": "",
+    "iptables": {"masqueradeAll": False, "masqueradeBit": None, "minSyncPeriod": "0s", "syncPeriod": "0s"},
+    "ipvs": {
+        "excludeCIDRs": None,
+        "minSyncPeriod": "0s",
+        "scheduler": "",
+        "strictARP": False,
+        "syncPeriod": "0s",
+        "tcpFinTimeout": "0s",
+        "tcpTimeout": "0s",
+        "udpTimeout": "0s",
+    },
+    "metricsBindAddress": "",
+    "mode": "",
+    "nodePortAddresses": None,
+    "oomScoreAdj": None,
+    "portRange": "",
+    "showHiddenMetricsForVersion": "",
+    "udpIdleTimeout": "0s",
+    "winkernel": {"enableDSR": False, "networkName": "", "sourceVip": ""},
 }

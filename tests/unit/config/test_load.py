@@ -182,9 +182,9 @@ def test_overlapping_networks_have_their_exit_code(document: dict[str, Any], wor
 
 
 def test_an_unsupported_version_has_its_exit_code() -> None:
-    error = refusal(changed(kubernetesVersion="v1.31.0"))
+    error = refusal(changed(kubernetesVersion="v1.99.0"))
     assert error.exit_code is ExitCode.VERSION_UNAVAILABLE
-    assert error.message == "cluster.yaml: kubernetesVersion: Kubernetes v1.31.0 is not supported, line 4"
+    assert error.message == "cluster.yaml: kubernetesVersion: Kubernetes v1.99.0 is not supported, line 4"
     assert "v1.20.x" in error.hint
 
 

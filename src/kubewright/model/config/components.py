@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from kubewright.model.component_fields import Shape
+from kubewright.model.component_fields import ListOf, Shape
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.duration import normal_duration
 from kubewright.model.config.findings import Finding, raise_if_any, shown, unknown_field
@@ -42,43 +42,29 @@ def kubelet_configuration(
     facts = facts_for(cc.kubernetes_version)
     user = spec.kubelet_configuration
     raise_if_any(kubelet_findings(user, facts))
-    defaults: Object = {
-        "apiVersion": facts.kubelet_api_version,
-        "kind": "KubeletConfiguration",
-        "authentication": {
-            "anonymous": {"enabled": False},
-            "webhook": {"cacheTTL": "0s", "enabled": True},
-            "x509": {"clientCAFile": f"{cc.certificates_dir}/ca.crt"},
+    defaults = _over(
+        facts.kubelet_unset,
+        {
+            "apiVersion": facts.kubelet_api_version,
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": f"{cc.certificates_dir}/ca.crt"},
+            },
+            "authorization": {"mode": "Webhook"},
+            "clusterDNS": [nth_address(cc.networking.service_subnet, 10)],
+            "clusterDomain": cc.networking.dns_domain,
+            "containerLogMaxFiles": 5,
+            "containerLogMaxSize": "10Mi",
+            "healthzBindAddress": "127.0.0.1",
+            "healthzPort": 10248,
+            "rotateCertificates": True,
+            "staticPodPath": "/etc/kubernetes/manifests",
         },
-        "authorization": {
-            "mode": "Webhook",
-            "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"},
-        },
-        "clusterDNS": [nth_address(cc.networking.service_subnet, 10)],
-        "clusterDomain": cc.networking.dns_domain,
-        "containerLogMaxFiles": 5,
-        "containerLogMaxSize": "10Mi",
-        "cpuManagerReconcilePeriod": "0s",
-        "evictionPressureTransitionPeriod": "0s",
-        "fileCheckFrequency": "0s",
-        "healthzBindAddress": "127.0.0.1",
-        "healthzPort": 10248,
-        "httpCheckFrequency": "0s",
-        "imageMinimumGCAge": "0s",
-        "logging": {},
-        "nodeStatusReportFrequency": "0s",
-        "nodeStatusUpdateFrequency": "0s",
-        "rotateCertificates": True,
-        "runtimeRequestTimeout": "0s",
-        "shutdownGracePeriod": "0s",
-        "shutdownGracePeriodCriticalPods": "0s",
-        "staticPodPath": "/etc/kubernetes/manifests",
-        "streamingConnectionIdleTimeout": "0s",
-        "syncFrequency": "0s",
-        "volumeStatsAggPeriod": "0s",
-    }
-    if cgroup_driver:
-        defaults["cgroupDriver"] = cgroup_driver
+    )
+    if driver := cgroup_driver or facts.cgroup_driver:
+        defaults["cgroupDriver"] = driver
     if resolv_conf:
         defaults["resolvConf"] = resolv_conf
     return _merged(defaults, user, facts.kubelet_fields)
@@ -93,55 +79,16 @@ def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None 
     facts = facts_for(cc.kubernetes_version)
     user = spec.kube_proxy_configuration
     raise_if_any(kube_proxy_findings(user, facts))
-    defaults: Object = {
-        "apiVersion": facts.kube_proxy_api_version,
-        "kind": "KubeProxyConfiguration",
-        "bindAddress": "0.0.0.0",  # noqa: S104
-        "bindAddressHardFail": False,
-        "clientConnection": {
-            "acceptContentTypes": "",
-            "burst": 0,
-            "contentType": "",
-            "kubeconfig": KUBE_PROXY_KUBECONFIG,
-            "qps": 0,
+    defaults = _over(
+        facts.kube_proxy_unset,
+        {
+            "apiVersion": facts.kube_proxy_api_version,
+            "kind": "KubeProxyConfiguration",
+            "bindAddress": "0.0.0.0",  # noqa: S104
+            "clientConnection": {"kubeconfig": KUBE_PROXY_KUBECONFIG},
+            "clusterCIDR": cc.networking.pod_subnet or spec.network.pod_subnet,
         },
-        "clusterCIDR": cc.networking.pod_subnet or spec.network.pod_subnet,
-        "configSyncPeriod": "0s",
-        "conntrack": {
-            "maxPerCore": None,
-            "min": None,
-            "tcpCloseWaitTimeout": None,
-            "tcpEstablishedTimeout": None,
-        },
-        "detectLocalMode": "",
-        "enableProfiling": False,
-        "healthzBindAddress": "",
-        "hostnameOverride": "",
-        "iptables": {
-            "masqueradeAll": False,
-            "masqueradeBit": None,
-            "minSyncPeriod": "0s",
-            "syncPeriod": "0s",
-        },
-        "ipvs": {
-            "excludeCIDRs": None,
-            "minSyncPeriod": "0s",
-            "scheduler": "",
-            "strictARP": False,
-            "syncPeriod": "0s",
-            "tcpFinTimeout": "0s",
-            "tcpTimeout": "0s",
-            "udpTimeout": "0s",
-        },
-        "metricsBindAddress": "",
-        "mode": "",
-        "nodePortAddresses": None,
-        "oomScoreAdj": None,
-        "portRange": "",
-        "showHiddenMetricsForVersion": "",
-        "udpIdleTimeout": "0s",
-        "winkernel": {"enableDSR": False, "networkName": "", "sourceVip": ""},
-    }
+    )
     return _merged(defaults, user, facts.kube_proxy_fields)
 
 
@@ -186,10 +133,14 @@ _WORDS = {
     "int": "a whole number",
     "number": "a number",
     "duration": "a duration such as 4m0s",
+    "duration or int": "a duration such as 5s, or nanoseconds",
+    "quantity": "a quantity such as 64Ki",
     "texts": "a list of texts",
+    "ints": "a list of whole numbers",
     "text map": "a mapping from text to text",
     "flag map": "a mapping from text to true or false",
     "texts map": "a mapping from text to lists of texts",
+    "quantity map": "a mapping from text to quantities",
 }
 
 
@@ -203,19 +154,34 @@ def _check(user: Mapping[str, Any], shape: Shape, path: Path) -> list[Finding]:
             findings.append(unknown_field(path, name, shape))
         elif value is None:
             continue
+        elif isinstance(kind, ListOf):
+            findings += _check_list(value, kind, (*path, name))
         elif not isinstance(kind, str):
-            if isinstance(value, Mapping):
-                findings += _check(value, kind, (*path, name))
-            else:
-                findings.append(Finding((*path, name), f"must be a mapping, not {shown(value)}"))
+            findings += _check_mapping(value, kind, (*path, name))
         elif problem := _problem(value, kind):
             findings.append(Finding((*path, name), problem))
     return findings
 
 
+def _check_list(value: Any, kind: ListOf, path: Path) -> list[Finding]:
+    if not isinstance(value, list):
+        return [Finding(path, f"must be a list of mappings, not {shown(value)}")]
+    return [
+        finding
+        for index, item in enumerate(value)
+        for finding in _check_mapping(item, kind.shape, (*path, index))
+    ]
+
+
+def _check_mapping(value: Any, shape: Shape, path: Path) -> list[Finding]:
+    if isinstance(value, Mapping):
+        return _check(value, shape, path)
+    return [Finding(path, f"must be a mapping, not {shown(value)}")]
+
+
 def _problem(value: Any, kind: str) -> str:
     """Why a value is not of its kind; empty where it is."""
-    if kind == "duration" and isinstance(value, str):
+    if kind in ("duration", "duration or int") and isinstance(value, str):
         try:
             normal_duration(value)
         except ValueError as error:
@@ -238,13 +204,25 @@ def _is(value: Any, kind: str) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        case "texts":
-            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case "quantity":
+            return isinstance(value, str) or _is(value, "number")
+        case "texts" | "ints":
+            return isinstance(value, list) and all(_is(item, kind.removesuffix("s")) for item in value)
+        case "duration or int":
+            return _is(value, "int")
         case "duration":
             return False
         case _:
-            inner = {"text map": "text", "flag map": "flag", "texts map": "texts"}[kind]
+            inner = kind.removesuffix(" map")
             return isinstance(value, Mapping) and all(_is(item, inner) for item in value.values())
+
+
+def _over(base: Mapping[str, Any], fields: Mapping[str, Any]) -> Object:
+    """`fields` over `base`, all the way down."""
+    merged = dict(base)
+    for name, value in fields.items():
+        merged[name] = _over(merged.get(name, {}), value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def _merged(defaults: Mapping[str, Any], user: Mapping[str, Any], shape: Shape) -> Object:
@@ -257,7 +235,7 @@ def _merged(defaults: Mapping[str, Any], user: Mapping[str, Any], shape: Shape) 
         kind = shape.get(name)
         if value is None or value == "" or kind is None:
             continue
-        if not isinstance(kind, str):
+        if isinstance(kind, Mapping):
             merged[name] = _merged(merged.get(name) or {}, value, kind)
         else:
             merged[name] = normal_duration(value) if kind == "duration" else value

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from kubewright.model.component_fields import Shape
+from kubewright.model.component_fields import ListOf, Shape
 from kubewright.model.config.cluster import API_VERSION, ClusterSpec
 from kubewright.model.config.kubeadm import ClusterConfiguration
 from kubewright.model.versions import VersionFacts
@@ -83,13 +83,17 @@ _TYPES: Mapping[str, Schema] = {
     "int": {"type": "integer"},
     "number": {"type": "number"},
     "duration": {"type": "string", "examples": ["4m0s"]},
+    "duration or int": {"type": ["string", "integer"], "examples": ["5s"]},
+    "quantity": {"type": ["string", "number"], "examples": ["64Ki"]},
     "texts": {"type": "array", "items": {"type": "string"}},
+    "ints": {"type": "array", "items": {"type": "integer"}},
     "text map": {"type": "object", "additionalProperties": {"type": "string"}},
     "flag map": {"type": "object", "additionalProperties": {"type": "boolean"}},
     "texts map": {
         "type": "object",
         "additionalProperties": {"type": "array", "items": {"type": "string"}},
     },
+    "quantity map": {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
 }
 
 
@@ -97,8 +101,13 @@ def _of_shape(shape: Shape) -> Schema:
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            name: dict(_TYPES[kind]) if isinstance(kind, str) else _of_shape(kind)
-            for name, kind in shape.items()
-        },
+        "properties": {name: _of_kind(kind) for name, kind in shape.items()},
     }
+
+
+def _of_kind(kind: str | ListOf | Shape) -> Schema:
+    if isinstance(kind, str):
+        return dict(_TYPES[kind])
+    if isinstance(kind, ListOf):
+        return {"type": "array", "items": _of_shape(kind.shape)}
+    return _of_shape(kind)
