@@ -1,4 +1,4 @@
-"""The arguments of a control plane's programs, as kubeadm 1.20 sets them, with the user's own last."""
+"""The arguments of a control plane's programs, as kubeadm sets them, with the user's own last."""
 
 from __future__ import annotations
 
@@ -57,11 +57,12 @@ def api_server_args(
         "tls-cert-file": f"{certs}/apiserver.crt",
         "tls-private-key-file": f"{certs}/apiserver.key",
     }
-    if facts.insecure_port_flags:
+    if facts.api_server_insecure_port_flag:
         args["insecure-port"] = "0"
-    args |= _etcd_client_args(cluster, node) | _feature_gates(cluster)
+    args |= _etcd_client_args(cluster, node) | _feature_gates(cluster, facts)
     extra = dict(cluster.api_server.extra_args)
-    extra["authorization-mode"] = authorization_mode(extra.get("authorization-mode", ""))
+    if not (facts.authorization_config and "authorization-config" in extra):
+        extra["authorization-mode"] = authorization_mode(extra.get("authorization-mode", ""))
     return args | extra
 
 
@@ -99,7 +100,7 @@ def controller_manager_args(
         args["service-cluster-ip-range"] = cluster.networking.service_subnet
     if cluster.cluster_name:
         args["cluster-name"] = cluster.cluster_name
-    return {**args, **_feature_gates(cluster), **cluster.controller_manager.extra_args}
+    return {**args, **_feature_gates(cluster, facts), **cluster.controller_manager.extra_args}
 
 
 def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[str, str]:
@@ -114,11 +115,14 @@ def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[s
     }
     if facts.insecure_port_flags:
         args["port"] = "0"
-    return {**args, **_feature_gates(cluster), **cluster.scheduler.extra_args}
+    return {**args, **_feature_gates(cluster, facts), **cluster.scheduler.extra_args}
 
 
 def etcd_args(
-    cluster: ClusterConfiguration, node: ControlPlaneNode, members: Sequence[EtcdMember] = ()
+    cluster: ClusterConfiguration,
+    node: ControlPlaneNode,
+    facts: VersionFacts,
+    members: Sequence[EtcdMember] = (),
 ) -> dict[str, str]:
     """The arguments of a stacked etcd member; with `members`, itself among them, it joins an existing cluster."""
     certs, local = f"{cluster.certificates_dir}/etcd", cluster.etcd.local
@@ -141,6 +145,7 @@ def etcd_args(
         "peer-trusted-ca-file": f"{certs}/ca.crt",
         "snapshot-count": "10000",
         "trusted-ca-file": f"{certs}/ca.crt",
+        **facts.etcd_arguments((local.image_tag if local else "") or facts.etcd_tag),
     }
     if members:
         args["initial-cluster"] = ",".join(f"{member.name}={member.peer_url}" for member in members)
@@ -158,8 +163,8 @@ def peer_url(address: str) -> str:
     return f"https://{host_port(address, ETCD_PEER_PORT)}"
 
 
-def _feature_gates(cluster: ClusterConfiguration) -> dict[str, str]:
-    dual = cluster.feature_gates.get("IPv6DualStack")
+def _feature_gates(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[str, str]:
+    dual = cluster.feature_gates.get("IPv6DualStack") if facts.dual_stack_flags else None
     return {} if dual is None else {"feature-gates": f"IPv6DualStack={str(dual).lower()}"}
 
 

@@ -1,4 +1,4 @@
-"""The static Pods of a control plane: etcd and the three servers, as kubeadm 1.20 writes them."""
+"""The static Pods of a control plane: etcd and the three servers, as kubeadm writes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kubewright.model.config.duration import parse_duration
 from kubewright.model.kubeconfig import CONTROLLER_MANAGER, KUBERNETES_DIR, SCHEDULER
 from kubewright.model.node import ControlPlaneNode
 from kubewright.model.objects import SYSTEM, Object, metadata
-from kubewright.model.versions import VersionFacts, image_references
+from kubewright.model.versions import ProbePaths, VersionFacts, image_references
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm import ClusterConfiguration
@@ -45,6 +45,8 @@ OPTIONAL_CA_DIRS = (
 )
 """Where links in /etc/ssl/certs may lead: each of these that the host has is mounted beside it."""
 
+_HEALTHZ = ProbePaths(live="/healthz", startup="/healthz")
+_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _FLEX_VOLUMES = "/usr/libexec/kubernetes/kubelet-plugins/volume/exec"
 _DIRECTORY, _FILE = "DirectoryOrCreate", "FileOrCreate"
 
@@ -92,6 +94,7 @@ def static_pods(
             images,
             api_server_args(cluster, node, facts),
             [*shared, *_external_etcd_mounts(cluster), *_extra(cluster.api_server.extra_volumes)],
+            facts,
             cpu="250m",
             env=env,
             annotations={f"kubeadm.kubernetes.io/{API_SERVER}.advertise-address.endpoint": node.host_port},
@@ -99,8 +102,7 @@ def static_pods(
                 _probe_address(node.advertise_address),
                 node.bind_port,
                 startup,
-                live="/livez",
-                ready="/readyz",
+                ProbePaths(live="/livez", startup="/livez", ready="/readyz"),
             ),
         ),
         CONTROLLER: _pod(
@@ -113,22 +115,26 @@ def static_pods(
                 _Mount("flexvolume-dir", flex, flex, False, _DIRECTORY),
                 *_extra(cluster.controller_manager.extra_volumes),
             ],
+            facts,
             cpu="200m",
             env=env,
-            probes=_probes(_bind_address(controller_args), CONTROLLER_PORT, startup),
+            probes=_probes(_bind_address(controller_args), CONTROLLER_PORT, startup, _HEALTHZ),
         ),
         SCHEDULER_POD: _pod(
             SCHEDULER_POD,
             images,
             scheduler_args(cluster, facts),
             [_kubeconfig_mount(SCHEDULER), *_extra(cluster.scheduler.extra_volumes)],
+            facts,
             cpu="100m",
             env=env,
-            probes=_probes(_bind_address(cluster.scheduler.extra_args), SCHEDULER_PORT, startup),
+            probes=_probes(
+                _bind_address(cluster.scheduler.extra_args), SCHEDULER_PORT, startup, facts.scheduler_probes
+            ),
         ),
     }
     if cluster.etcd.external is None:
-        pods[ETCD] = _etcd_pod(cluster, node, images, startup, etcd_members)
+        pods[ETCD] = _etcd_pod(cluster, node, facts, images, startup, etcd_members)
     return pods
 
 
@@ -138,10 +144,10 @@ def manifest_path(name: str, directory: str = MANIFESTS_DIR) -> str:
 
 
 def _etcd_pod(
-    cluster: ClusterConfiguration, node: ControlPlaneNode, images: Mapping[str, str], startup: int,
-    members: Sequence[EtcdMember],
+    cluster: ClusterConfiguration, node: ControlPlaneNode, facts: VersionFacts, images: Mapping[str, str],
+    startup: int, members: Sequence[EtcdMember],
 ) -> Object:  # fmt: skip
-    args = etcd_args(cluster, node, members)
+    args = etcd_args(cluster, node, facts, members)
     certs = f"{cluster.certificates_dir}/etcd"
     url = urlsplit(args["listen-metrics-urls"].split(",")[0])
     pod = _pod(
@@ -152,15 +158,18 @@ def _etcd_pod(
             _Mount("etcd-data", args["data-dir"], args["data-dir"], False, _DIRECTORY),
             _Mount("etcd-certs", certs, certs, False, _DIRECTORY),
         ],
+        facts,
         cpu="100m",
         annotations={"kubeadm.kubernetes.io/etcd.advertise-client-urls": client_url(node.advertise_address)},
         probes=_probes(
-            url.hostname or node.loopback, url.port or ETCD_METRICS_PORT, startup, live="/health",
+            url.hostname or node.loopback, url.port or ETCD_METRICS_PORT, startup, facts.etcd_probes,
             scheme=url.scheme.upper(),
         ),
     )  # fmt: skip
     requests = pod["spec"]["containers"][0]["resources"]["requests"]
-    requests |= {"memory": "100Mi", "ephemeral-storage": "100Mi"}
+    requests["memory"] = "100Mi"
+    if facts.etcd_ephemeral_storage:
+        requests["ephemeral-storage"] = "100Mi"
     return pod
 
 
@@ -169,6 +178,7 @@ def _pod(
     images: Mapping[str, str],
     args: Mapping[str, str],
     mounts: Iterable[_Mount],
+    facts: VersionFacts,
     *,
     cpu: str,
     probes: Object,
@@ -189,37 +199,52 @@ def _pod(
         ],
         **probes,
     }
+    if facts.probe_port:
+        _name_the_port(container, facts.probe_port)
     if env:
         container["env"] = list(env)
+    spec: Object = {
+        "containers": [container],
+        "hostNetwork": True,
+        "priorityClassName": "system-node-critical",
+        "volumes": [
+            {
+                "name": mount.name,
+                "hostPath": {"path": mount.host_path}
+                | ({"type": mount.path_type} if mount.path_type is not None else {}),
+            }
+            for mount in chosen
+        ],
+    }
+    if facts.static_pod_priority is not None:
+        spec["priority"] = facts.static_pod_priority
+    if facts.static_pod_seccomp:
+        spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(
             name, SYSTEM, labels={"component": name, "tier": "control-plane"}, annotations=annotations
         ),
-        "spec": {
-            "containers": [container],
-            "hostNetwork": True,
-            "priorityClassName": "system-node-critical",
-            "volumes": [
-                {
-                    "name": mount.name,
-                    "hostPath": {"path": mount.host_path}
-                    | ({"type": mount.path_type} if mount.path_type is not None else {}),
-                }
-                for mount in chosen
-            ],
-        },
+        "spec": spec,
     }
+
+
+def _name_the_port(container: Object, name: str) -> None:
+    """Let the probes name their port, which the container lists then."""
+    probes = [container[probe] for probe in _PROBES if probe in container]
+    number = probes[0]["httpGet"]["port"]
+    for probe in probes:
+        probe["httpGet"]["port"] = name
+    container["ports"] = [{"containerPort": number, "name": name, "protocol": "TCP"}]
 
 
 def _probes(
     host: str,
     port: int,
     startup_failures: int,
+    paths: ProbePaths,
     *,
-    live: str = "/healthz",
-    ready: str = "",
     scheme: str = "HTTPS",
 ) -> Object:
     """kubeadm's probes: a start may take `startup_failures` times 10 s, eight failures end the container."""
@@ -230,12 +255,12 @@ def _probes(
 
     slow = {"initialDelaySeconds": 10, "periodSeconds": 10, "timeoutSeconds": 15}
     probes: Object = {
-        "livenessProbe": {"httpGet": get(live), "failureThreshold": 8, **slow},
-        "startupProbe": {"httpGet": get(live), "failureThreshold": startup_failures, **slow},
+        "livenessProbe": {"httpGet": get(paths.live), "failureThreshold": 8, **slow},
+        "startupProbe": {"httpGet": get(paths.startup), "failureThreshold": startup_failures, **slow},
     }
-    if ready:
+    if paths.ready:
         probes["readinessProbe"] = {
-            "httpGet": get(ready), "failureThreshold": 3, "periodSeconds": 1, "timeoutSeconds": 15,
+            "httpGet": get(paths.ready), "failureThreshold": 3, "periodSeconds": 1, "timeoutSeconds": 15,
         }  # fmt: skip
     return probes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +12,8 @@ from kubewright.model.version import Version
 
 
 @dataclass(frozen=True, slots=True)
-class EtcdProbes:
-    """The paths at which the probes of etcd's static Pod ask; no readiness probe where `ready` is empty."""
+class ProbePaths:
+    """The paths at which a static Pod's probes ask; there is no readiness probe where `ready` is empty."""
 
     live: str
     startup: str
@@ -112,9 +113,12 @@ class VersionFacts:
     """The number that their priority class stands for, where it is written beside it."""
     probe_port: str
     """The name of the container port that the probes use; empty where they name a number (until 1.33)."""
-    etcd_probes: EtcdProbes
+    scheduler_probes: ProbePaths
+    etcd_probes: ProbePaths
     etcd_flags: Mapping[str, str]
-    """Arguments of etcd that not every version gives it."""
+    """Arguments of etcd that not every version gives it; see `etcd_arguments`."""
+    etcd_older_flags: Mapping[str, str]
+    """The same for an etcd before 3.6, which a user may have chosen."""
     etcd_ephemeral_storage: bool
     """Whether etcd's Pod requests ephemeral storage."""
 
@@ -167,6 +171,15 @@ class VersionFacts:
         if not self.instance_config(chosen):
             flags["container-runtime-endpoint"] = self.cri_endpoint(cri_socket)
         return flags
+
+    def etcd_arguments(self, image_tag: str) -> Mapping[str, str]:
+        """What this version gives an etcd of that image beside what every version does.
+
+        As in kubeadm, a tag that is no version is taken for the older kind.
+        """
+        numbers = re.match(r"v?(\d+)\.(\d+)\.", image_tag)
+        newer = numbers is not None and (int(numbers[1]), int(numbers[2])) >= (3, 6)
+        return self.etcd_flags if newer else self.etcd_older_flags
 
     def supports_kubelet(self, kubelet: Version) -> bool:
         """Whether a kubelet of that version may serve an API server of this one (Kubernetes' skew policy)."""

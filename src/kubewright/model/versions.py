@@ -14,7 +14,7 @@ from kubewright.errors import ConfigError, ExitCode
 from kubewright.model import component_changes as changes
 from kubewright.model import component_fields as fields
 from kubewright.model.version import Version
-from kubewright.model.version_facts import EtcdProbes, VersionFacts
+from kubewright.model.version_facts import ProbePaths, VersionFacts
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm import ClusterConfiguration
@@ -23,7 +23,7 @@ __all__ = [
     "NEWEST_SERIES",
     "OLDEST_SERIES",
     "SUPPORTED_SERIES",
-    "EtcdProbes",
+    "ProbePaths",
     "Version",
     "VersionFacts",
     "facts_for",
@@ -105,8 +105,10 @@ _1_20 = VersionFacts(
     static_pod_seccomp=False,
     static_pod_priority=None,
     probe_port="",
-    etcd_probes=EtcdProbes(live="/health", startup="/health"),
+    scheduler_probes=ProbePaths(live="/healthz", startup="/healthz"),
+    etcd_probes=ProbePaths(live="/health", startup="/health"),
     etcd_flags=MappingProxyType({}),
+    etcd_older_flags=MappingProxyType({}),
     etcd_ephemeral_storage=True,
     dns_service_name="KubeDNS",
     dns_reads_nodes=True,
@@ -171,6 +173,7 @@ _1_24 = replace(
     cri_socket_is_url=True,
     token_secrets=False,
     etcd_flags=_CORRUPT_CHECK,
+    etcd_older_flags=_CORRUPT_CHECK,
 )
 _1_25 = replace(
     _components("1.25", _1_24),
@@ -179,10 +182,11 @@ _1_25 = replace(
     pause_tag="3.8",
     coredns_tag="v1.9.3",
     control_plane_taints=(_CONTROL_PLANE,),
-    etcd_probes=EtcdProbes(
+    etcd_probes=ProbePaths(
         live="/health?exclude=NOSPACE&serializable=true", startup="/health?serializable=false"
     ),
     etcd_flags=_PROGRESS,
+    etcd_older_flags=_PROGRESS,
     dns_anti_affinity=True,
 )
 _1_26 = replace(
@@ -235,7 +239,7 @@ _1_31 = replace(
     ),
     etcd_tag="3.5.15-0",
     pause_tag="3.10",
-    etcd_probes=EtcdProbes(live="/livez", startup="/readyz", ready="/readyz"),
+    etcd_probes=ProbePaths(live="/livez", startup="/readyz", ready="/readyz"),
 )
 _1_32 = replace(
     _components("1.32", _1_31),
@@ -246,6 +250,7 @@ _1_32 = replace(
     kubeadm_features=frozenset({_UNVERSIONED, _LEARNER}),
     etcd_tag="3.5.16-0",
     coredns_tag="v1.11.3",
+    scheduler_probes=ProbePaths(live="/livez", startup="/livez", ready="/readyz"),
     dns_caches_cluster=False,
 )
 _1_33 = replace(
@@ -285,6 +290,7 @@ _1_36 = replace(
     pause_tag="3.10.2",
     coredns_tag="v1.14.2",
     extra_args_last=True,
+    etcd_older_flags=_GRADUATED,
 )
 _1_37 = replace(
     _components("1.37", _1_36),
@@ -300,12 +306,13 @@ _MINORS = (
 )  # fmt: skip
 _ROWS = MappingProxyType({f"1.{minor}": row for minor, row in enumerate(_MINORS, start=20)})
 
+_WITH_CORRUPT_CHECK = {"etcd_flags": _CORRUPT_CHECK, "etcd_older_flags": _CORRUPT_CHECK}
 _PATCHES: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
     "1.20": {8: {"etcd_ephemeral_storage": False}},
     "1.21": {2: {"etcd_ephemeral_storage": False}},
-    "1.22": {9: {"etcd_flags": _CORRUPT_CHECK}, 17: {"etcd_tag": "3.5.6-0"}},
+    "1.22": {9: _WITH_CORRUPT_CHECK, 17: {"etcd_tag": "3.5.6-0"}},
     "1.23": {
-        6: {"etcd_flags": _CORRUPT_CHECK},
+        6: _WITH_CORRUPT_CHECK,
         14: {"etcd_tag": "3.5.5-0"},
         15: {"etcd_tag": "3.5.6-0", "image_repository": "registry.k8s.io"},
     },
