@@ -235,7 +235,7 @@ def test_cluster_objects(case: Case) -> None:
         *stored.cluster_info(server, authority),
         tokens.token_secret(token),
         *rbac.node_bootstrap(),
-        *addons.kube_proxy(kube_proxy_configuration(case.spec), server, images["kube-proxy"]),
+        *addons.kube_proxy(kube_proxy_configuration(case.spec), server, images["kube-proxy"], facts),
         *addons.coredns(images["coredns"], network.dns_domain, network.service_subnet, facts),
     ]
     ours = {key(obj): comparable(obj) for obj in objects}
@@ -253,8 +253,8 @@ def test_node_marks(case: Case) -> None:
     socket_patch, role_patch = case.theirs.node_patches
     assert stored.node_patch(bare, cri_socket=SOCKET) == socket_patch
     labels = dict.fromkeys(facts.control_plane_labels, "")
-    taint = {"key": facts.control_plane_taint, "effect": "NoSchedule"}
-    assert stored.node_patch(bare, labels=labels, taints=[taint]) == role_patch
+    taints = [{"key": key, "effect": "NoSchedule"} for key in facts.control_plane_taints]
+    assert stored.node_patch(bare, labels=labels, taints=taints) == role_patch
 
 
 def test_kubeadm_takes_our_files_for_its_own(kubeadm: Path, tmp_path: Path) -> None:
@@ -333,17 +333,15 @@ def with_our_additions(theirs: dict[str, Any]) -> None:
                 {
                     "weight": 100,
                     "podAffinityTerm": {
-                        "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+                        "labelSelector": {
+                            "matchExpressions": [{"key": "k8s-app", "operator": "In", "values": ["kube-dns"]}]
+                        },
                         "topologyKey": "kubernetes.io/hostname",
                     },
                 }
             ]
         }
     }
-    # The built-in DNS server has the same account and follows endpoint slices.
-    theirs["ClusterRole /system:coredns"]["rules"].append(
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
-    )
 
 
 def comparable(obj: dict[str, Any]) -> Any:

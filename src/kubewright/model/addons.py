@@ -1,4 +1,4 @@
-"""kube-proxy and cluster DNS, the add-ons of every cluster, as kubeadm 1.20 deploys them."""
+"""kube-proxy and cluster DNS, the add-ons of every cluster, as kubeadm deploys them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def kube_proxy(
     configuration: Mapping[str, Any],
     server: str,
     image: str,
+    facts: VersionFacts,
     *,
     by_user: bool = False,
     proxy_env: Mapping[str, str] | None = None,
@@ -55,7 +56,7 @@ def kube_proxy(
         ),
         cluster_role_binding("kubeadm:node-proxier", account(KUBE_PROXY), role_name="system:node-proxier"),
         *config_map_readers(KUBE_PROXY, SYSTEM, KUBE_PROXY, group(BOOTSTRAPPERS)),
-        _proxy_daemon_set(image, proxy_env or {}),
+        _proxy_daemon_set(image, facts, proxy_env or {}),
     ]  # fmt: skip
 
 
@@ -63,11 +64,12 @@ def coredns(
     image: str, domain: str, service_subnet: str, facts: VersionFacts, *, replicas: int = 2
 ) -> list[Object]:
     """CoreDNS behind the Service `kube-dns`, its replicas on different nodes where there are enough (P05)."""
+    own = image.endswith(f":{facts.coredns_tag}")
     return [
-        *dns_accounts(),
-        config_map(COREDNS, SYSTEM, {"Corefile": corefile(domain)}),
+        *dns_accounts(facts, endpoint_slices=facts.dns_reads_endpoint_slices or not own),
+        config_map(COREDNS, SYSTEM, {"Corefile": corefile(domain, facts)}),
         dns_deployment(
-            _coredns_container(image),
+            _coredns_container(image, facts),
             facts,
             replicas=replicas,
             volumes=[
@@ -77,28 +79,28 @@ def coredns(
                 }
             ],
         ),
-        dns_service(service_subnet),
+        dns_service(service_subnet, facts),
     ]
 
 
-def dns_accounts() -> list[Object]:
+def dns_accounts(facts: VersionFacts, *, endpoint_slices: bool = True) -> list[Object]:
     """The ServiceAccount of cluster DNS, whichever server it is, and what it may see.
 
-    kubeadm 1.20 leaves endpointslices out, because its CoreDNS 1.7 does without; reading them does no harm.
+    Without `endpoint_slices` it may not see those: the CoreDNS of the oldest versions does without.
     """
+    rules = [rule(["list", "watch"], ["endpoints", "services", "pods", "namespaces"])]
+    if facts.dns_reads_nodes:
+        rules.append(rule(["get"], ["nodes"]))
+    if endpoint_slices:
+        rules.append(rule(["list", "watch"], ["endpointslices"], api_groups=["discovery.k8s.io"]))
     return [
         service_account(COREDNS),
-        cluster_role(
-            "system:coredns",
-            rule(["list", "watch"], ["endpoints", "services", "pods", "namespaces"]),
-            rule(["get"], ["nodes"]),
-            rule(["list", "watch"], ["endpointslices"], api_groups=["discovery.k8s.io"]),
-        ),
+        cluster_role("system:coredns", *rules),
         cluster_role_binding("system:coredns", account(COREDNS)),
     ]
 
 
-def dns_service(service_subnet: str) -> Object:
+def dns_service(service_subnet: str, facts: VersionFacts) -> Object:
     """The Service of cluster DNS, at the tenth address of the service subnet, where kubelets expect it."""
     return {
         "apiVersion": "v1",
@@ -109,7 +111,7 @@ def dns_service(service_subnet: str) -> Object:
             labels={
                 **DNS_LABELS,
                 "kubernetes.io/cluster-service": "true",
-                "kubernetes.io/name": "KubeDNS",
+                "kubernetes.io/name": facts.dns_service_name,
             },
             annotations={"prometheus.io/port": "9153", "prometheus.io/scrape": "true"},
         ),
@@ -160,41 +162,51 @@ def dns_deployment(
     }
 
 
-def dns_container_base(name: str, image: str) -> Object:
+def dns_container_base(name: str, image: str, facts: VersionFacts) -> Object:
     """What every DNS server's container has: ports, probes, and no more rights than port 53 needs."""
+    ports = [
+        {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
+    ]
+    live: int | str = 8080
+    ready: int | str = 8181
+    if facts.dns_named_probe_ports:
+        names = {"liveness-probe": live, "readiness-probe": ready}
+        ports += [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in names.items()]
+        live, ready = names
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "ports": [
-            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
-            {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
-            {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
-        ],
+        "ports": ports,
         "livenessProbe": {
-            "httpGet": {"path": "/health", "port": 8080, "scheme": "HTTP"},
+            "httpGet": {"path": "/health", "port": live, "scheme": "HTTP"},
             "initialDelaySeconds": 60,
             "timeoutSeconds": 5,
             "successThreshold": 1,
             "failureThreshold": 5,
         },
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181, "scheme": "HTTP"}},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": ready, "scheme": "HTTP"}},
         "resources": {"limits": {"memory": "170Mi"}, "requests": {"cpu": "100m", "memory": "70Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
-            "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["all"]},
+            "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": [facts.dns_drops]},
             "readOnlyRootFilesystem": True,
         },
     }
 
 
-def corefile(domain: str) -> str:
+def corefile(domain: str, facts: VersionFacts) -> str:
     """CoreDNS' configuration: the cluster's names, and all others from the node's own resolver."""
     kubernetes = _block(
         f"kubernetes {domain} in-addr.arpa ip6.arpa",
         ["pods insecure", "fallthrough in-addr.arpa ip6.arpa", "ttl 30"],
         indent=3,
     )
+    cache = ["cache 30"]
+    if not facts.dns_caches_cluster:
+        cache = _block("cache 30", [f"disable success {domain}", f"disable denial {domain}"], indent=3)
     plugins = [
         "errors",
         *_block("health", ["lameduck 5s"], indent=3),
@@ -202,7 +214,7 @@ def corefile(domain: str) -> str:
         *kubernetes,
         "prometheus :9153",
         *_block("forward . /etc/resolv.conf", ["max_concurrent 1000"], indent=3),
-        "cache 30",
+        *cache,
         "loop",
         "reload",
         "loadbalance",
@@ -214,16 +226,17 @@ def _block(head: str, lines: Sequence[str], *, indent: int) -> list[str]:
     return [f"{head} {{", *(" " * indent + line for line in lines), "}"]
 
 
-def _coredns_container(image: str) -> Object:
-    return dns_container_base("coredns", image) | {
+def _coredns_container(image: str, facts: VersionFacts) -> Object:
+    return dns_container_base("coredns", image, facts) | {
         "args": ["-conf", "/etc/coredns/Corefile"],
         "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": True}],
     }
 
 
 def _apart(labels: Mapping[str, str]) -> Object:
-    """Pods of these labels on one node only where there is no other."""
-    term = {"labelSelector": {"matchLabels": dict(labels)}, "topologyKey": "kubernetes.io/hostname"}
+    """Pods of these labels on one node only where there is no other; in kubeadm's words, where it has some."""
+    selector = [{"key": key, "operator": "In", "values": [value]} for key, value in labels.items()]
+    term = {"labelSelector": {"matchExpressions": selector}, "topologyKey": "kubernetes.io/hostname"}
     return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
 
 
@@ -240,7 +253,7 @@ def _proxy_kubeconfig(server: str) -> Object:
     }
 
 
-def _proxy_daemon_set(image: str, env: Mapping[str, str]) -> Object:
+def _proxy_daemon_set(image: str, facts: VersionFacts, env: Mapping[str, str]) -> Object:
     labels = {"k8s-app": KUBE_PROXY}
     container: Object = {
         "name": KUBE_PROXY,
@@ -276,7 +289,10 @@ def _proxy_daemon_set(image: str, env: Mapping[str, str]) -> Object:
                     "hostNetwork": True,
                     "serviceAccountName": KUBE_PROXY,
                     "nodeSelector": dict(_ON_LINUX),
-                    "tolerations": [dict(_CRITICAL), {"operator": "Exists"}],
+                    "tolerations": [
+                        *([dict(_CRITICAL)] if facts.kube_proxy_tolerates_critical else []),
+                        {"operator": "Exists"},
+                    ],
                     "containers": [container],
                     "volumes": [
                         {"name": KUBE_PROXY, "configMap": {"name": KUBE_PROXY}},

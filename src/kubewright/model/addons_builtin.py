@@ -18,16 +18,16 @@ def builtin_dns(
     image: str, domain: str, service_subnet: str, facts: VersionFacts, *, replicas: int = 2
 ) -> list[Object]:
     """The built-in DNS server under the names, labels, Service and address that CoreDNS would have."""
-    container = dns_container_base("dns", image)
+    container = dns_container_base("dns", image, facts)
     container["command"] = [
         *_RUN_AS, "kubewright.dns.server", "--domain", domain, "--listen", "0.0.0.0:53",
     ]  # fmt: skip
     # Kubernetes' own default of 10 s would add up to 10 s to each start of a cluster.
     container["readinessProbe"] |= {"periodSeconds": 2, "failureThreshold": 3}
     return [
-        *dns_accounts(),
+        *dns_accounts(facts),
         dns_deployment(container, facts, replicas=replicas),
-        dns_service(service_subnet),
+        dns_service(service_subnet, facts),
     ]
 
 

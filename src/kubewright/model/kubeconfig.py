@@ -15,7 +15,8 @@ from kubewright.errors import ConfigError
 from kubewright.model import x509
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
-from kubewright.model.pki import MASTERS, NODES, CertSpec, KeyKind, client_cert, key_kind
+from kubewright.model.pki import CLUSTER_ADMINS, MASTERS, NODES, CertSpec, KeyKind, client_cert, key_kind
+from kubewright.model.versions import facts_for
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 KUBERNETES_DIR = "/etc/kubernetes"
 ADMIN = "admin.conf"
+SUPER_ADMIN = "super-admin.conf"
 CONTROLLER_MANAGER = "controller-manager.conf"
 SCHEDULER = "scheduler.conf"
 KUBELET = "kubelet.conf"
@@ -58,18 +60,24 @@ class KubeconfigSpec:
 
 
 def control_plane_kubeconfigs(
-    cluster: ClusterConfiguration, node: ControlPlaneNode
+    cluster: ClusterConfiguration, node: ControlPlaneNode, *, joining: bool = False
 ) -> tuple[KubeconfigSpec, ...]:
-    """The kubeconfigs of one control plane.
+    """The kubeconfigs of one control plane; one that is `joining` gets no `super-admin.conf`.
 
     The administrator and the kubelet use the cluster's endpoint (P30). Controller manager and scheduler use
-    the API server of their own node, so that a control plane never mixes versions during an upgrade.
+    the API server of their own node, so that a control plane never mixes versions during an upgrade; newer
+    versions let the kubelet do the same.
     """
+    facts = facts_for(cluster.kubernetes_version)
     kind = key_kind(cluster)
     shared = endpoint_url(cluster.control_plane_endpoint, node)
-    rows = [
-        (shared, client_cert(ADMIN, "kubernetes-admin", MASTERS, kind=kind)),
-        (shared, node_cert(node.name, cluster)),
+    of_kubelet = node.url if facts.kubelet_local_mode(cluster.feature_gates) else shared
+    admins = CLUSTER_ADMINS if facts.super_admin else MASTERS
+    rows = [(shared, client_cert(ADMIN, "kubernetes-admin", admins, kind=kind))]
+    if facts.super_admin and not joining:
+        rows.append((shared, client_cert(SUPER_ADMIN, "kubernetes-super-admin", MASTERS, kind=kind)))
+    rows += [
+        (of_kubelet, node_cert(node.name, cluster)),
         (node.url, client_cert(CONTROLLER_MANAGER, "system:kube-controller-manager", kind=kind)),
         (node.url, client_cert(SCHEDULER, "system:kube-scheduler", kind=kind)),
     ]

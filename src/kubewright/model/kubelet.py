@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kubewright.model.kubeconfig import BOOTSTRAP_KUBELET, KUBELET, KUBERNETES_DIR
+from kubewright.model.objects import Object
 from kubewright.model.versions import VersionFacts
 
 KUBELET_DIR = "/var/lib/kubelet"
 CONFIG_PATH = f"{KUBELET_DIR}/config.yaml"
+INSTANCE_CONFIG_PATH = f"{KUBELET_DIR}/instance-config.yaml"
+"""What of the configuration is this node's own, for `VersionFacts.instance_config`; kubeadm patches it in."""
 FLAGS_PATH = f"{KUBELET_DIR}/kubeadm-flags.env"
 UNIT_PATH = "/etc/systemd/system/kubelet.service"
 """Below /etc, where no package's unit is overwritten."""
@@ -69,13 +72,15 @@ def kubelet_flags(
     taints: Iterable[Mapping[str, str]] = (),
     pause_image: str = "",
     extra_args: Mapping[str, str] | None = None,
+    feature_gates: Mapping[str, bool] | None = None,
 ) -> dict[str, str]:
     """The flags of this node's kubelet, the user's own last.
 
     `taints` are those to register with; kubeadm gives a worker's in this way and patches a control plane's.
-    `pause_image` is named only where it is not the version's own, so that image garbage collection spares it.
+    `pause_image` is named, as long as the kubelet reads it, so that image garbage collection spares it.
+    `feature_gates` are those of ClusterConfiguration.
     """
-    flags = facts.kubelet_flags(cri_socket)
+    flags = facts.kubelet_flags(cri_socket, feature_gates)
     if node_name != hostname.lower():
         flags["hostname-override"] = node_name
     if node_ip:
@@ -83,9 +88,21 @@ def kubelet_flags(
     registered = ",".join(taint_text(taint) for taint in taints)
     if registered:
         flags["register-with-taints"] = registered
-    if pause_image and pause_image != f"{facts.image_repository}/pause:{facts.pause_tag}":
+    own = pause_image == f"{facts.image_repository}/pause:{facts.pause_tag}"
+    if pause_image and (
+        facts.pause_image_flag == "always" or (facts.pause_image_flag == "custom" and not own)
+    ):
         flags["pod-infra-container-image"] = pause_image
     return flags | dict(extra_args or {})
+
+
+def instance_config(facts: VersionFacts, cri_socket: str = CONTAINERD_SOCKET) -> Object:
+    """`instance-config.yaml`: the CRI socket, which goes over the cluster's KubeletConfiguration on this node."""
+    return {
+        "apiVersion": facts.kubelet_api_version,
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": facts.cri_endpoint(cri_socket),
+    }
 
 
 def flags_file(flags: Mapping[str, str]) -> bytes:

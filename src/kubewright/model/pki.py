@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kubewright.model.node import ControlPlaneNode, is_address, nth_address, split_endpoint
+from kubewright.model.versions import facts_for
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm import ClusterConfiguration
@@ -21,6 +22,8 @@ PKI_DIR = "/etc/kubernetes/pki"
 CA_VALIDITY = timedelta(days=3650)
 LEAF_VALIDITY = timedelta(days=365)
 MASTERS = "system:masters"
+CLUSTER_ADMINS = "kubeadm:cluster-admins"
+"""The group of the administrators' certificates, and the name of its binding, where `VersionFacts.super_admin`."""
 NODES = "system:nodes"
 
 CERT_MODE = 0o644
@@ -94,10 +97,12 @@ def cluster_cas(cluster: ClusterConfiguration) -> tuple[CertSpec, ...]:
 
 def control_plane_certs(cluster: ClusterConfiguration, node: ControlPlaneNode) -> tuple[CertSpec, ...]:
     """The leaf certificates of one control plane, each its own (P26): API server, its clients, and etcd."""
+    facts = facts_for(cluster.kubernetes_version)
+    admins = CLUSTER_ADMINS if facts.super_admin else MASTERS
     specs = [
         _serving("apiserver", "apiserver", "kube-apiserver", (Usage.SERVER,), "ca", _api_names(cluster, node)),
         CertSpec(
-            "apiserver-kubelet-client", "apiserver-kubelet-client", "kube-apiserver-kubelet-client", (MASTERS,),
+            "apiserver-kubelet-client", "apiserver-kubelet-client", "kube-apiserver-kubelet-client", (admins,),
             (Usage.CLIENT,), ca="ca",
         ),
         CertSpec(
@@ -110,12 +115,17 @@ def control_plane_certs(cluster: ClusterConfiguration, node: ControlPlaneNode) -
             node,
             server_sans=cluster.etcd.local.server_cert_sans if cluster.etcd.local else (),
             peer_sans=cluster.etcd.local.peer_cert_sans if cluster.etcd.local else (),
+            client_groups=() if facts.super_admin else (MASTERS,),
         )
     return _with_kind(specs, key_kind(cluster))
 
 
 def etcd_certs(
-    node: ControlPlaneNode, *, server_sans: Sequence[str] = (), peer_sans: Sequence[str] = ()
+    node: ControlPlaneNode,
+    *,
+    server_sans: Sequence[str] = (),
+    peer_sans: Sequence[str] = (),
+    client_groups: tuple[str, ...] = (MASTERS,),
 ) -> list[CertSpec]:
     """The leaf certificates of a stacked etcd member and of its clients on this node.
 
@@ -128,11 +138,11 @@ def etcd_certs(
         _serving("etcd-server", "etcd/server", node.name, both, "etcd-ca", [*own, *server_sans]),
         _serving("etcd-peer", "etcd/peer", node.name, both, "etcd-ca", [*own, *peer_sans]),
         CertSpec(
-            "etcd-healthcheck-client", "etcd/healthcheck-client", "kube-etcd-healthcheck-client", (MASTERS,),
+            "etcd-healthcheck-client", "etcd/healthcheck-client", "kube-etcd-healthcheck-client", client_groups,
             (Usage.CLIENT,), ca="etcd-ca",
         ),
         CertSpec(
-            "apiserver-etcd-client", "apiserver-etcd-client", "kube-apiserver-etcd-client", (MASTERS,),
+            "apiserver-etcd-client", "apiserver-etcd-client", "kube-apiserver-etcd-client", client_groups,
             (Usage.CLIENT,), ca="etcd-ca",
         ),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kubewright.model.objects import SYSTEM, Object, metadata
-from kubewright.model.pki import NODES
+from kubewright.model.pki import CLUSTER_ADMINS, NODES
 
 RBAC_API = "rbac.authorization.k8s.io/v1"
 _GROUP = "rbac.authorization.k8s.io"
@@ -88,6 +88,11 @@ def config_map_readers(name: str, namespace: str, config_map: str, *subjects: Ob
         role(name, namespace, rule(["get"], ["configmaps"], names=[config_map])),
         role_binding(name, namespace, *subjects),
     ]
+
+
+def cluster_admins() -> list[Object]:
+    """What makes `admin.conf` an administrator's where it is not in system:masters (`VersionFacts.super_admin`)."""
+    return [cluster_role_binding(CLUSTER_ADMINS, group(CLUSTER_ADMINS), role_name="cluster-admin")]
 
 
 def node_bootstrap() -> list[Object]:

@@ -87,7 +87,10 @@ class VersionFacts:
     cgroup_driver: str
     """The kubelet's cgroup driver where nobody says one; empty for the kubelet's own default (until 1.21)."""
     super_admin: bool
-    """Whether only `super-admin.conf` is in system:masters, `admin.conf` in a group of kubeadm's (from 1.29)."""
+    """Whether only `super-admin.conf` is in system:masters, `admin.conf` in a group of kubeadm's (from 1.29).
+
+    The same holds for the API server as a client of kubelets; its and the probes' etcd clients lost the group.
+    """
     token_secrets: bool
     """Whether each ServiceAccount gets a Secret with a token that never expires (until 1.23)."""
     kubelet_minors_behind: int
@@ -137,11 +140,6 @@ class VersionFacts:
     """Whether CoreDNS caches answers about the cluster's own names (until 1.31)."""
     kube_proxy_tolerates_critical: bool
     """Whether kube-proxy names the toleration CriticalAddonsOnly beside the one of everything (until 1.21)."""
-
-    @property
-    def control_plane_taint(self) -> str:
-        """The taint that only this version's own add-ons need to know: the last of `control_plane_taints`."""
-        return self.control_plane_taints[-1]
 
     def feature(self, name: str, chosen: Mapping[str, bool] | None = None) -> bool:
         """Whether what a gate of kubeadm guards is on, for a ClusterConfiguration that sets `chosen`."""

@@ -328,7 +328,7 @@ class _Run:
         want = self._want
         return NodeMarks(
             kube, node, labels=want.labels(node), taints=want.taints(node),
-            cri_socket=want.facts.cri_endpoint(CONTAINERD_SOCKET),
+            cri_socket="" if want.instance_config else want.facts.cri_endpoint(CONTAINERD_SOCKET),
         )  # fmt: skip
 
     async def _without_api(self, node: Node, controllers: StaticPods) -> None:

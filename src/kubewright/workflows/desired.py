@@ -103,11 +103,12 @@ class Desired:
         The one field that is a host's own is put in: which resolv.conf has no loopback name server (P18).
         """
         document = yaml.safe_load(config)
-        if document.get("resolvConf") != node.facts.resolv_conf and "resolvConf" not in (
-            self.spec.kubelet_configuration
-        ):
-            document["resolvConf"] = node.facts.resolv_conf
-            config = to_yaml(document).decode()
+        own = (
+            {} if "resolvConf" in self.spec.kubelet_configuration else {"resolvConf": node.facts.resolv_conf}
+        )
+        instance = kubelet.instance_config(self.facts) if self.instance_config else {}
+        if any(document.get(name) != value for name, value in (own | instance).items()):
+            config = to_yaml(document | own | instance).decode()
         # kubeadm registers a worker with its taints, and patches a control plane's.
         taints = [] if node.is_control_plane else self.taints(node)
         flags = kubelet.kubelet_flags(
@@ -117,13 +118,21 @@ class Desired:
             node_ip=node.spec.node_ip or "",
             taints=taints,
             pause_image=self.images["pause"],
+            feature_gates=self.cluster.feature_gates,
         )
+        files = [FileWrite(kubelet.INSTANCE_CONFIG_PATH, to_yaml(instance))] if instance else []
         return [
             FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
             FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
             FileWrite(kubelet.CONFIG_PATH, config.encode()),
             FileWrite(kubelet.FLAGS_PATH, kubelet.flags_file(flags)),
+            *files,
         ]
+
+    @property
+    def instance_config(self) -> bool:
+        """Whether the CRI socket is in a file of each node, and no annotation of it."""
+        return self.facts.instance_config(self.cluster.feature_gates)
 
     # -- marks ------------------------------------------------------------------------------------------------
 
@@ -134,7 +143,7 @@ class Desired:
 
     def taints(self, node: Node) -> list[dict[str, str]]:
         """A node's taints: those of cluster.yaml, or its roles' (P29)."""
-        return [taint.model_dump() for taint in node.spec.taints_or_default(self.facts.control_plane_taint)]
+        return [taint.model_dump() for taint in node.spec.taints_or_default(self.facts.control_plane_taints)]
 
     # -- objects ----------------------------------------------------------------------------------------------
 
@@ -150,6 +159,7 @@ class Desired:
             ),
             *stored.cluster_info(self.endpoint(first), ca),
             *rbac.node_bootstrap(),
+            *(rbac.cluster_admins() if self.facts.super_admin else []),
         ]
 
     def proxy_objects(self, first: Node) -> list[Object]:
@@ -159,6 +169,7 @@ class Desired:
             kube_proxy_configuration(self.spec, self.cluster),
             self.endpoint(first),
             self.images["kube-proxy"],
+            self.facts,
             by_user=bool(self.spec.kube_proxy_configuration),
         )
         config = next(obj for obj in objects if obj["kind"] == "ConfigMap")

@@ -101,9 +101,9 @@ def test_default_taints_follow_the_roles() -> None:
     key = "node-role.kubernetes.io/master"
     control_plane = HostSpec(name="a", address="local", roles=[Role.CONTROL_PLANE])
     both = HostSpec(name="a", address="local", roles=[Role.CONTROL_PLANE, Role.WORKER])
-    assert control_plane.taints_or_default(key) == [Taint(key=key, effect="NoSchedule")]
-    assert both.taints_or_default(key) == HostSpec(name="b", address="local").taints_or_default(key) == []
-    assert control_plane.model_copy(update={"taints": []}).taints_or_default(key) == []
+    assert control_plane.taints_or_default([key]) == [Taint(key=key, effect="NoSchedule")]
+    assert both.taints_or_default([key]) == HostSpec(name="b", address="local").taints_or_default([key]) == []
+    assert control_plane.model_copy(update={"taints": []}).taints_or_default([key]) == []
 
 
 def test_an_unknown_field_is_named_with_its_host_its_line_and_a_suggestion() -> None:

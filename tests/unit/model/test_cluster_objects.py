@@ -75,7 +75,7 @@ def test_the_network_runs_everywhere_and_needs_no_service() -> None:
 
 def test_kube_proxy_runs_everywhere_and_uses_the_endpoint() -> None:
     """P11, P12, P30."""
-    objects = addons.kube_proxy({"clusterCIDR": "10.244.0.0/16"}, "https://lb.test:6443", "proxy:1")
+    objects = addons.kube_proxy({"clusterCIDR": "10.244.0.0/16"}, "https://lb.test:6443", "proxy:1", FACTS)
     data = one(objects, "ConfigMap")["data"]
     kubeconfig = yaml.safe_load(data["kubeconfig.conf"])
     assert kubeconfig["clusters"][0]["cluster"]["server"] == "https://lb.test:6443"

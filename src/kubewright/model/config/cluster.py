@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -106,12 +107,12 @@ class HostSpec(Strict):
         """Whether it runs the control plane."""
         return Role.CONTROL_PLANE in self.roles
 
-    def taints_or_default(self, control_plane_taint: str) -> list[Taint]:
-        """The node's taints; `control_plane_taint` is the version's key (`VersionFacts.control_plane_taint`)."""
+    def taints_or_default(self, control_plane_taints: Sequence[str]) -> list[Taint]:
+        """The node's taints, or those with the version's keys (`VersionFacts.control_plane_taints`)."""
         if self.taints is not None:
             return list(self.taints)
         if self.is_control_plane and Role.WORKER not in self.roles:
-            return [Taint(key=control_plane_taint, effect="NoSchedule")]
+            return [Taint(key=key, effect="NoSchedule") for key in control_plane_taints]
         return []
 
 
