@@ -91,7 +91,7 @@ def config_map_readers(name: str, namespace: str, config_map: str, *subjects: Ob
 
 
 def cluster_admins() -> list[Object]:
-    """What makes `admin.conf` an administrator's where it is not in system:masters (`VersionFacts.super_admin`)."""
+    """What makes `admin.conf` an administrator's where only `super-admin.conf` is in system:masters."""
     return [cluster_role_binding(CLUSTER_ADMINS, group(CLUSTER_ADMINS), role_name="cluster-admin")]
 
 
