@@ -39,11 +39,13 @@ SCHEDULER_PORT = 10259
 
 OPTIONAL_CA_DIRS = (
     "/etc/pki",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/certs",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
     "/etc/ca-certificates",
 )
-"""Where links in /etc/ssl/certs may lead: each of these that the host has is mounted beside it."""
+"""What `VersionFacts.ca_dirs` may name."""
 
 _HEALTHZ = ProbePaths(live="/healthz", startup="/healthz")
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
@@ -82,7 +84,11 @@ def static_pods(
     shared = [
         _Mount("k8s-certs", certs_dir, certs_dir, True, _DIRECTORY),
         _Mount("ca-certs", "/etc/ssl/certs", "/etc/ssl/certs", True, _DIRECTORY),
-        *(_Mount(path[1:].replace("/", "-"), path, path, True, _DIRECTORY) for path in ca_dirs),
+        *(
+            _Mount(path[1:].replace("/", "-"), path, path, True, _DIRECTORY)
+            for path in ca_dirs
+            if path in facts.ca_dirs
+        ),
     ]
     controller_args = cluster.controller_manager.extra_args
     flex = controller_args.get("flex-volume-plugin-dir", _FLEX_VOLUMES)
@@ -93,7 +99,7 @@ def static_pods(
             API_SERVER,
             images,
             api_server_args(cluster, node, facts),
-            [*shared, *_external_etcd_mounts(cluster), *_extra(cluster.api_server.extra_volumes)],
+            [*shared, *_external_etcd_mounts(cluster, facts), *_extra(cluster.api_server.extra_volumes)],
             facts,
             cpu="250m",
             env=env,
@@ -287,14 +293,14 @@ def _extra(volumes: Iterable[Any]) -> list[_Mount]:
     ]
 
 
-def _external_etcd_mounts(cluster: ClusterConfiguration) -> list[_Mount]:
+def _external_etcd_mounts(cluster: ClusterConfiguration, facts: VersionFacts) -> list[_Mount]:
     """The directories of an external etcd's certificates that no other mount covers, each parent once."""
     external = cluster.etcd.external
     if external is None:
         return []
     files = (external.ca_file, external.cert_file, external.key_file)
     directories = sorted({posixpath.dirname(file) for file in files if file})
-    covered = [*OPTIONAL_CA_DIRS, "/etc/ssl/certs", cluster.certificates_dir]
+    covered = [*facts.ca_dirs, "/etc/ssl/certs", cluster.certificates_dir]
     mounts: list[_Mount] = []
     for directory in directories:
         if not any(directory == path or directory.startswith(f"{path}/") for path in covered):

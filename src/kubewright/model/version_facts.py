@@ -116,6 +116,8 @@ class VersionFacts:
     """The number that their priority class stands for, where it is written beside it."""
     probe_port: str
     """The name of the container port that the probes use; empty where they name a number (until 1.33)."""
+    ca_dirs: tuple[str, ...]
+    """Where links in /etc/ssl/certs may lead: each of these that the host has is mounted beside it."""
     scheduler_probes: ProbePaths
     etcd_probes: ProbePaths
     etcd_flags: Mapping[str, str]

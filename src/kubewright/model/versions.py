@@ -34,6 +34,8 @@ _MASTER = "node-role.kubernetes.io/master"
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 _NO_LOAD_BALANCER = "node.kubernetes.io/exclude-from-external-load-balancers"
 
+_CA_DIRS = ("/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/etc/ca-certificates")
+
 _V1BETA2, _V1BETA3, _V1BETA4 = (f"kubeadm.k8s.io/v1beta{number}" for number in (2, 3, 4))
 
 _DUAL_STACK, _ECDSA, _ROOTLESS = "IPv6DualStack", "PublicKeysECDSA", "RootlessControlPlane"
@@ -105,6 +107,7 @@ _1_20 = VersionFacts(
     static_pod_seccomp=False,
     static_pod_priority=None,
     probe_port="",
+    ca_dirs=("/etc/pki", *_CA_DIRS),
     scheduler_probes=ProbePaths(live="/healthz", startup="/healthz"),
     etcd_probes=ProbePaths(live="/health", startup="/health"),
     etcd_flags=MappingProxyType({}),
@@ -239,6 +242,7 @@ _1_31 = replace(
     ),
     etcd_tag="3.5.15-0",
     pause_tag="3.10",
+    ca_dirs=("/etc/pki/ca-trust", "/etc/pki/tls/certs", *_CA_DIRS),
     etcd_probes=ProbePaths(live="/livez", startup="/readyz", ready="/readyz"),
 )
 _1_32 = replace(

@@ -36,7 +36,7 @@ def rendered(version: str) -> dict[str, bytes]:
     network = cluster.networking
     server = endpoint_url(cluster.control_plane_endpoint, NODE)
 
-    pods = static_pods(cluster, NODE, facts, ca_dirs=OPTIONAL_CA_DIRS[1:])
+    pods = static_pods(cluster, NODE, facts, ca_dirs=OPTIONAL_CA_DIRS)
     files = {manifest_path(name, "manifests"): to_yaml(pod) for name, pod in pods.items()}
 
     config = kubelet_configuration(spec)
