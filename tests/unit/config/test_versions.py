@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 
 from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.config.kubeadm import DNS, ClusterConfiguration, Etcd, LocalEtcd
-from kubewright.model.versions import NEWEST_SERIES, OLDEST_SERIES, Version, facts_for, image_references
+from kubewright.model.versions import (
+    NEWEST_SERIES,
+    OLDEST_SERIES,
+    SUPPORTED_SERIES,
+    Version,
+    facts_for,
+    image_references,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +122,99 @@ def test_images_follow_the_configuration() -> None:
     assert images["etcd"] == "registry.example.org/k8s/etcd:3.4.14-0"
     assert images["coredns"] == "dns.example.org/coredns:1.8.0"
     assert images["pause"] == "registry.example.org/k8s/pause:3.2"
+
+
+@pytest.mark.parametrize("series", SUPPORTED_SERIES)
+def test_every_minor_version_has_whole_facts(series: str) -> None:
+    facts = facts_for(f"v{series}.0")
+    assert facts.control_plane_taints
+    assert set(facts.control_plane_taints) <= set(facts.control_plane_taints_tolerated)
+    assert facts.kubeadm_features.isdisjoint(
+        name for name, on in facts.kubeadm_feature_gates.items() if not on
+    )
+    for unset, fields in (
+        (facts.kubelet_unset, facts.kubelet_fields),
+        (facts.kube_proxy_unset, facts.kube_proxy_fields),
+    ):
+        assert not list(unknown(unset, fields))
+
+
+def unknown(document: Mapping[str, Any], shape: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in document.items():
+        if name not in shape:
+            yield name
+        elif isinstance(value, Mapping):
+            yield from unknown(value, shape[name])
+
+
+@pytest.mark.parametrize(
+    ("version", "tag"),
+    [
+        ("v1.20.2", "3.4.13-0"),
+        ("v1.22.16", "3.5.0-0"),
+        ("v1.22.17", "3.5.6-0"),
+        ("v1.28.7", "3.5.10-0"),
+        ("v1.28.99", "3.5.15-0"),
+        ("v1.31.0-rc.1", "3.5.15-0"),
+        ("v1.37.0", "3.7.0-0"),
+    ],
+)
+def test_a_patch_release_may_bring_another_etcd(version: str, tag: str) -> None:
+    assert facts_for(version).etcd_tag == tag
+
+
+def test_the_default_registry_changed_within_two_minor_versions() -> None:
+    old, new = "k8s.gcr.io", "registry.k8s.io"
+    versions = {
+        "v1.22.17": old,
+        "v1.23.14": old,
+        "v1.23.15": new,
+        "v1.24.8": old,
+        "v1.24.9": new,
+        "v1.25.0": new,
+    }
+    assert {version: facts_for(version).image_repository for version in versions} == versions
+
+
+def test_coredns_is_one_folder_deeper_in_the_default_registry_only() -> None:
+    facts = facts_for("v1.26.0")
+    own = image_references(ClusterConfiguration(image_repository="registry.k8s.io"), facts)
+    other = image_references(ClusterConfiguration(image_repository="registry.example.org"), facts)
+    assert own["coredns"] == "registry.k8s.io/coredns/coredns:v1.9.3"
+    assert other["coredns"] == "registry.example.org/coredns:v1.9.3"
+
+
+def test_a_gate_is_off_then_a_choice_then_always_on() -> None:
+    def local_mode(version: str, **chosen: bool) -> bool:
+        return facts_for(version).kubelet_local_mode(chosen)
+
+    off, on = {"ControlPlaneKubeletLocalMode": False}, {"ControlPlaneKubeletLocalMode": True}
+    assert not local_mode("v1.30.0")
+    assert not local_mode("v1.31.0")
+    assert local_mode("v1.31.0", **on)
+    assert local_mode("v1.33.0")
+    assert not local_mode("v1.33.0", **off)
+    assert local_mode("v1.36.0", **off)
+
+
+def test_an_etcd_that_the_user_chose_gets_the_arguments_that_it_knows() -> None:
+    facts = facts_for("v1.34.0")
+    assert "watch-progress-notify-interval" in facts.etcd_arguments("3.6.4-0")
+    assert "experimental-watch-progress-notify-interval" in facts.etcd_arguments("3.5.24-0")
+    assert "watch-progress-notify-interval" in facts_for("v1.36.0").etcd_arguments("own")
+
+
+@pytest.mark.parametrize(
+    ("version", "flags"),
+    [
+        ("v1.23.0", {"container-runtime": "remote", "container-runtime-endpoint": "/run/crio/crio.sock"}),
+        (
+            "v1.25.0",
+            {"container-runtime": "remote", "container-runtime-endpoint": "unix:///run/crio/crio.sock"},
+        ),
+        ("v1.33.0", {"container-runtime-endpoint": "unix:///run/crio/crio.sock"}),
+        ("v1.34.0", {}),
+    ],
+)
+def test_the_runtime_flags_went_one_by_one(version: str, flags: dict[str, str]) -> None:
+    assert facts_for(version).kubelet_flags("unix:///run/crio/crio.sock") == flags
