@@ -50,6 +50,9 @@ class VersionFacts:
     kube_proxy_api_version: str
     kube_proxy_fields: Shape
     kube_proxy_unset: Mapping[str, Any]
+    kube_proxy_modes: tuple[str, ...]
+    detect_local_modes: tuple[str, ...]
+    """How kube-proxy may be told which traffic is a pod's: its `detectLocalMode`."""
     csr_api_version: str
     discovery_api_version: str
     """Of EndpointSlice."""

@@ -63,6 +63,8 @@ _1_20 = VersionFacts(
     kube_proxy_api_version="kubeproxy.config.k8s.io/v1alpha1",
     kube_proxy_fields=fields.KUBE_PROXY_V1ALPHA1_1_20,
     kube_proxy_unset=fields.KUBE_PROXY_UNSET_1_20,
+    kube_proxy_modes=("iptables", "ipvs", "userspace"),
+    detect_local_modes=("ClusterCIDR", "NodeCIDR"),
     csr_api_version="certificates.k8s.io/v1",
     discovery_api_version="discovery.k8s.io/v1beta1",
     policy_api_version="policy/v1beta1",
@@ -151,6 +153,7 @@ _1_23 = replace(
 )
 _1_24 = replace(
     _components("1.24", _1_23),
+    detect_local_modes=("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _ROOTLESS: False, _UNVERSIONED: True}),
     etcd_tag="3.5.3-0",
     pause_tag="3.7",
@@ -179,6 +182,7 @@ _1_25 = replace(
 )
 _1_26 = replace(
     _components("1.26", _1_25),
+    kube_proxy_modes=("iptables", "ipvs"),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _ROOTLESS: False}),
     kubeadm_features=frozenset({_UNVERSIONED}),
     etcd_tag="3.5.6-0",
@@ -203,6 +207,7 @@ _1_28 = replace(
 )
 _1_29 = replace(
     _components("1.29", _1_28),
+    kube_proxy_modes=("iptables", "ipvs", "nftables"),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _ROOTLESS: False, _LEARNER: True, _ADDONS_FIRST: False}),
     authorization_mode_stored=False,
     etcd_tag="3.5.10-0",

@@ -417,3 +417,39 @@ def test_kube_proxy_always_has_the_pod_subnet() -> None:
 )  # fmt: skip
 def test_mistakes_in_component_configurations_are_named(text: str, message: str) -> None:
     assert findings(text).message.startswith(f"cluster.yaml: {message}")
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "message"),
+    [
+        ("v1.22.0", "kubeletConfiguration: {registerWithTaints: []}", "unknown field 'registerWithTaints'"),
+        ("v1.31.0", "kubeletConfiguration: {registerWithTaints: a}", "must be a list of mappings, not 'a'"),
+        (
+            "v1.31.0",
+            "kubeletConfiguration: {registerWithTaints: [{key: a}, {efect: b}]}",
+            "registerWithTaints[1]: unknown field 'efect' (did you mean 'effect'?)",
+        ),
+        (
+            "v1.31.0",
+            "kubeletConfiguration: {registerWithTaints: [1]}",
+            "registerWithTaints[0]: must be a mapping",
+        ),
+        ("v1.31.0", "kubeletConfiguration: {logging: {flushFrequency: x}}", "'x' is not a duration"),
+        (
+            "v1.31.0",
+            "kubeletConfiguration: {logging: {flushFrequency: true}}",
+            "must be a duration such as 5s, or",
+        ),
+        ("v1.36.0", "kubeletConfiguration: {tlsCurvePreferences: [x]}", "must be a list of whole numbers"),
+        ("v1.26.0", "kubeProxyConfiguration: {mode: userspace}", "'userspace' is not 'iptables' or 'ipvs'"),
+        ("v1.28.0", "kubeProxyConfiguration: {mode: nftables}", "'nftables' is not 'iptables' or 'ipvs'"),
+    ],
+)
+def test_component_configurations_are_those_of_the_version(version: str, text: str, message: str) -> None:
+    assert message in findings(f"kubernetesVersion: {version}\n{text}").message
+
+
+def test_lists_of_mappings_reach_the_kubelet_as_they_are() -> None:
+    taints = [{"key": "a", "effect": "NoSchedule"}]
+    text = f"{HOSTS}kubernetesVersion: v1.31.0\nkubeletConfiguration:\n  registerWithTaints: {taints}\n"
+    assert kubelet_configuration(parse_cluster(text))["registerWithTaints"] == taints

@@ -114,8 +114,8 @@ def kube_proxy_findings(user: Mapping[str, Any], facts: VersionFacts) -> list[Fi
     prefix = (KUBE_PROXY_FIELD,)
     findings = check_type(user, (facts.kube_proxy_api_version,), "KubeProxyConfiguration", prefix)
     findings += _check(user, facts.kube_proxy_fields, prefix)
-    findings += _choice(user, "mode", ("", "iptables", "ipvs", "userspace"), prefix)
-    findings += _choice(user, "detectLocalMode", ("", "ClusterCIDR", "NodeCIDR"), prefix)
+    findings += _choice(user, "mode", ("", *facts.kube_proxy_modes), prefix)
+    findings += _choice(user, "detectLocalMode", ("", *facts.detect_local_modes), prefix)
     return findings
 
 
