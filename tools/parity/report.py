@@ -1,0 +1,96 @@
+"""Writes docs/kubeadm-parity.md out of a comparison and the table of differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tools.parity.compare import Comparison, Row
+from tools.parity.differences import Difference
+
+INTRODUCTION = """\
+# What of kubeadm is there
+
+This page is generated: `.venv/bin/python -m tools.parity write` walks the commands of kubeadm 1.20.2 and ours, and
+a test compares it with what it would write now. An absence without a reason, and a reason without an absence, are
+errors; so is a difference between the two tools' files and objects that is not listed here, and one that is listed
+and no longer seen.
+"""
+
+
+def page(comparison: Comparison, more_commands: Sequence[str], differences: Sequence[Difference]) -> str:
+    """The whole page, in Markdown."""
+    return "\n".join(
+        [
+            INTRODUCTION,
+            *_summary(comparison),
+            *_commands(comparison),
+            *_more(more_commands),
+            *_files(differences),
+        ]
+    )
+
+
+def _summary(comparison: Comparison) -> Iterator[str]:
+    commands, all_commands, flags, all_flags = comparison.count()
+    yield "| | kubeadm 1.20.2 | of these in Kubewright |"
+    yield "| --- | --- | --- |"
+    yield f"| commands | {all_commands} | {commands} |"
+    yield f"| flags of commands | {all_flags} | {flags} |"
+    yield ""
+
+
+def _commands(comparison: Comparison) -> Iterator[str]:
+    yield "## Commands and flags"
+    yield ""
+    yield (
+        "*There* lists the flags that both have; a short form is written before its flag. *Only here* lists what "
+        "Kubewright has beyond kubeadm."
+    )
+    yield ""
+    yield "| command | there | missing | only here |"
+    yield "| --- | --- | --- | --- |"
+    notes: dict[str, int] = {}
+    for row in comparison.rows:
+        yield _row(row, notes)
+    yield ""
+    if notes:
+        yield "Why something is missing:"
+        yield ""
+        yield from (f"{number}. {why}." for why, number in notes.items())
+        yield ""
+
+
+def _row(row: Row, notes: dict[str, int]) -> str:
+    name = f"`{f'kubeadm {row.command.path}'.strip()}`"
+    if row.command.aliases:
+        name += f" ({', '.join(f'`{alias}`' for alias in row.command.aliases)})"
+    there = [f"`{f'-{flag.short}, ' if flag.short else ''}--{flag.name}`" for flag in row.flags]
+    missing = [
+        f"{f'`{what}`' if what else 'the command'}&nbsp;({notes.setdefault(why, len(notes) + 1)})"
+        for what, why in row.missing
+    ]
+    cells = [name, ", ".join(there) or ("yes" if row.there else ""), ", ".join(missing)]
+    return f"| {' | '.join([*cells, ', '.join(f'`{flag}`' for flag in row.more)])} |"
+
+
+def _more(commands: Sequence[str]) -> Iterator[str]:
+    yield "## Commands that kubeadm 1.20.2 has not"
+    yield ""
+    yield ", ".join(f"`kubewright {command}`" for command in commands) + "."
+    yield ""
+
+
+def _files(differences: Sequence[Difference]) -> Iterator[str]:
+    yield "## Files and objects"
+    yield ""
+    yield (
+        "For each of several configurations both tools make a cluster, and everything below `/etc/kubernetes` and "
+        "`/var/lib/kubelet`, all objects in `kube-system` and `kube-public`, the cluster's RBAC and the Node are "
+        "compared, without what is random or a time. These are all differences that there are:"
+    )
+    yield ""
+    yield "| where | what | why |"
+    yield "| --- | --- | --- |"
+    for difference in differences:
+        yield f"| `{difference.where}` | {difference.what} | {difference.why} |"
+    yield ""
