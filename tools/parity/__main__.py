@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import click
-
-from kubewright.cli import cli
 from tools.parity.compare import Comparison, compare
 from tools.parity.differences import DIFFERENCES
 from tools.parity.reasons import REASONS
 from tools.parity.report import page
 from tools.parity.tree import Tree, dump, kubeadm_tree, load, our_tree
+
+from kubewright.cli import cli
 
 STORED = Path(__file__).with_name("kubeadm-1.20.2.yaml")
 PAGE = Path(__file__).parents[2] / "docs/kubeadm-parity.md"
