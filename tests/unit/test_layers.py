@@ -29,13 +29,15 @@ LAYERS = {
 }
 """Each knows those of a lower number, and itself. ARCHITECTURE.md says what each is for."""
 
-BESIDE = {("lab", "components"), ("events", "errors")}
-"""On one level, and yet the first may use the second: a lab has its machines' files from components."""
+BESIDE = {("lab", "components"), ("events", "errors"), ("clients", "hosts")}
+"""On one level, and yet the first may use the second: a lab has its machines' files from components, and a runtime
+is reached through its host."""
 
 IN_PODS = {"network", "dns", "probe"}
 """They run inside pods, from an image that has little: nothing of ours but the client and the base."""
 POD_MAY_USE = {
     "kubewright.clients.kube",
+    "kubewright.clients.objects",
     "kubewright.clients.paths",
     "kubewright.clients.server",
     "kubewright.errors",
@@ -54,6 +56,8 @@ HEAVY = {
     "asyncio",
     "prometheus_client",
     "dns",
+    "grpclib",
+    "google",
 }
 
 
