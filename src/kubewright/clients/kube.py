@@ -7,7 +7,6 @@ service account). docs/dependencies.md says why it is ours.
 from __future__ import annotations
 
 import asyncio
-import builtins
 import json
 import socket
 import ssl
@@ -19,11 +18,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kubewright.clients.paths import Object, collection_path, object_path, path_of
+from kubewright.clients.objects import FIELD_MANAGER, ObjectClient, refused, selectors
+from kubewright.clients.paths import Object, object_path
 from kubewright.clients.server import Server
-from kubewright.errors import ApiError, ConfigError
+from kubewright.errors import ApiError
 
-FIELD_MANAGER = "kubewright"
+__all__ = ["FIELD_MANAGER", "ExecResult", "KubeClient"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ExecResult:
     stderr: bytes
 
 
-class KubeClient:
+class KubeClient(ObjectClient):
     """One connection pool to one API server. Use it as an asynchronous context manager.
 
     Paths of objects are made from `apiVersion`, `kind`, namespace and name. Every request has a deadline
@@ -48,12 +48,6 @@ class KubeClient:
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | None = None
-
-    async def __aenter__(self) -> KubeClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """End all connections."""
@@ -86,16 +80,7 @@ class KubeClient:
             options["server_hostname"] = name
         elif self.server.tls_server_name:
             options["server_hostname"] = name
-        token = self.server.token
-        if self.server.token_file is not None:
-            try:
-                token = self.server.token_file.read_text().strip()
-            except OSError as error:
-                raise ConfigError(
-                    f"the token file {self.server.token_file} cannot be read: {error.strerror}"
-                ) from None
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        headers |= self._identity()
         options["headers"] = headers
         return base + path, options
 
@@ -120,7 +105,7 @@ class KubeClient:
             async with self._open().request(method, url, params=params, **options) as response:
                 data = await response.read()
                 if response.status >= 400:
-                    raise _refused(method, path, response.status, data)
+                    raise refused(method, path, response.status, data)
                 return data
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiError(
@@ -128,102 +113,7 @@ class KubeClient:
                 hint="is the API server up, and reachable from here?",
             ) from error
 
-    async def json(self, method: str, path: str, **options: Any) -> Any:
-        """`request`, with the answer parsed."""
-        data = await self.request(method, path, **options)
-        try:
-            return json.loads(data or b"null")
-        except ValueError:
-            raise ApiError(
-                f"{method} {self.server.url}{path}: what answers there is no Kubernetes API",
-                hint="does the address lead to the API server, or to a proxy before it?",
-            ) from None
-
-    # -- objects ----------------------------------------------------------------------------------------------
-
-    async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Object | None:
-        """One object, or None where there is none."""
-        try:
-            found: Object = await self.json("GET", object_path(api_version, kind, namespace, name))
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return found
-
-    async def list(
-        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> list[Object]:
-        """All objects of a kind, of one namespace or of all, with their apiVersion and kind filled in."""
-        items, _ = await self.list_with_version(api_version, kind, namespace, labels=labels, fields=fields)
-        return items
-
-    async def list_with_version(
-        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> tuple[builtins.list[Object], str]:
-        """`list`, and the resourceVersion from which a watch goes on."""
-        answer = await self.json(
-            "GET", object_path(api_version, kind, namespace), params=_selectors(labels, fields)
-        )
-        for item in answer.get("items") or []:
-            item.setdefault("apiVersion", api_version)
-            item.setdefault("kind", kind)
-        return answer.get("items") or [], answer.get("metadata", {}).get("resourceVersion", "")
-
-    async def create(self, obj: Object) -> Object:
-        """Create an object; `ApiError` with status 409 where it exists."""
-        created: Object = await self.json("POST", collection_path(obj), body=obj)
-        return created
-
-    async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
-        """Server-side apply: create the object, or change the fields that `obj` names and no others."""
-        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        if dry_run:
-            params["dryRun"] = "All"
-        applied: Object = await self.json(
-            "PATCH", path_of(obj), body=obj, params=params, content_type="application/apply-patch+yaml"
-        )
-        return applied
-
-    async def patch(
-        self,
-        api_version: str,
-        kind: str,
-        name: str,
-        change: Any,
-        namespace: str = "",
-        *,
-        subresource: str = "",
-    ) -> Object:
-        """A strategic merge patch."""
-        path = object_path(api_version, kind, namespace, name) + (f"/{subresource}" if subresource else "")
-        patched: Object = await self.json(
-            "PATCH", path, body=change, content_type="application/strategic-merge-patch+json"
-        )
-        return patched
-
-    async def merge(self, api_version: str, kind: str, name: str, change: Any, namespace: str = "") -> Object:
-        """A JSON merge patch (RFC 7386): a list in it replaces the whole list."""
-        path = object_path(api_version, kind, namespace, name)
-        patched: Object = await self.json(
-            "PATCH", path, body=change, content_type="application/merge-patch+json"
-        )
-        return patched
-
-    async def delete(
-        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
-    ) -> bool:
-        """Delete an object in the background; False where there was none. `grace` is in seconds."""
-        options: Object = {"propagationPolicy": "Background"}
-        if grace is not None:
-            options["gracePeriodSeconds"] = grace
-        try:
-            await self.request("DELETE", object_path(api_version, kind, namespace, name), body=options)
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+    # -- streams ----------------------------------------------------------------------------------------------
 
     async def watch(
         self, api_version: str, kind: str, namespace: str = "", *, version: str = "", labels: str = "",
@@ -234,7 +124,7 @@ class KubeClient:
         It ends without an error when `timeout` seconds have passed; list and watch again then. A version that
         is too old raises `ApiError` with status 410.
         """
-        params = _selectors(labels, fields) | {
+        params = selectors(labels, fields) | {
             "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(int(timeout)),
         }  # fmt: skip
         if version:
@@ -246,7 +136,7 @@ class KubeClient:
         try:
             async with self._open().get(url, params=params, **options) as response:
                 if response.status >= 400:
-                    raise _refused("GET", path, response.status, await response.read())
+                    raise refused("GET", path, response.status, await response.read())
                 buffer = bytearray()
                 async for chunk in response.content.iter_any():
                     buffer += chunk
@@ -322,7 +212,7 @@ class KubeClient:
             async with self._open().get(url, params={"verbose": ""}, **options) as response:
                 data = await response.read()
                 if response.status not in (200, 500):
-                    raise _refused("GET", "/readyz", response.status, data)
+                    raise refused("GET", "/readyz", response.status, data)
                 return data.decode(errors="replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiError(f"GET {self.server.url}/readyz: {str(error) or type(error).__name__}") from error
@@ -347,19 +237,6 @@ def _watchful_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         if hasattr(socket, option):  # Linux has them; a workstation may be something else
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock
-
-
-def _selectors(labels: str, fields: str) -> dict[str, str]:
-    return ({"labelSelector": labels} if labels else {}) | ({"fieldSelector": fields} if fields else {})
-
-
-def _refused(method: str, path: str, status: int, data: bytes) -> ApiError:
-    reason, message = "", data.decode(errors="replace")[:300]
-    with suppress(ValueError):
-        body = json.loads(data)
-        if isinstance(body, dict):
-            reason, message = str(body.get("reason", "")), str(body.get("message", message))
-    return ApiError(f"{method} {path}: {status} {message}", status=status, reason=reason)
 
 
 def _exec_code(status: bytes) -> int:

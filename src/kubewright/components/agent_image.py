@@ -44,7 +44,8 @@ _WHEELS = (
 # Of this package: what runs in pods and what that imports (ARCHITECTURE.md, the in-pod programs).
 _SOURCES = (
     "__init__.py", "errors.py", "events.py", "secret.py", "clients/__init__.py", "clients/kube.py",
-    "clients/paths.py", "clients/server.py", "network/**/*.py", "dns/**/*.py", "probe.py", "probe/**/*.py",
+    "clients/objects.py", "clients/paths.py", "clients/server.py", "network/**/*.py", "dns/**/*.py", "probe.py",
+    "probe/**/*.py",
 )  # fmt: skip
 # What those programs may import at any time, whatever they import today.
 _PROMISED = ("aiohttp", "aiohttp.web", "dns.asyncresolver", "dns.zone", "prometheus_client", "pyroute2")

@@ -1,0 +1,175 @@
+"""What every client of the Kubernetes API does with objects, whatever carries its requests."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+from kubewright.clients.paths import Object, collection_path, object_path, path_of
+from kubewright.clients.server import Server
+from kubewright.errors import ApiError, ConfigError
+
+FIELD_MANAGER = "kubewright"
+
+
+class ObjectClient(ABC):
+    """Objects are dicts, as they stand in a manifest; paths are made from `apiVersion`, `kind`, namespace and
+    name. Use it as an asynchronous context manager.
+
+    A refused request raises `ApiError` with the server's own message; an unreachable server raises `ApiError`
+    with status 0.
+    """
+
+    server: Server
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End all connections."""
+
+    @abstractmethod
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        timeout: float | None = None,
+    ) -> bytes:
+        """One request; the answer's body. Raises `ApiError` for a status of 400 or more, or no answer.
+
+        `timeout` is in seconds; without one it is the client's own.
+        """
+
+    def _identity(self) -> dict[str, str]:
+        """The header by which a token proves who we are; none where a certificate does."""
+        token = self.server.token
+        if self.server.token_file is not None:
+            try:
+                token = self.server.token_file.read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"the token file {self.server.token_file} cannot be read: {error.strerror}"
+                ) from None
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def json(self, method: str, path: str, **options: Any) -> Any:
+        """`request`, with the answer parsed."""
+        data = await self.request(method, path, **options)
+        try:
+            return json.loads(data or b"null")
+        except ValueError:
+            raise ApiError(
+                f"{method} {self.server.url}{path}: what answers there is no Kubernetes API",
+                hint="does the address lead to the API server, or to a proxy before it?",
+            ) from None
+
+    async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Object | None:
+        """One object, or None where there is none."""
+        try:
+            found: Object = await self.json("GET", object_path(api_version, kind, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def list(
+        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """All objects of a kind, of one namespace or of all, with their apiVersion and kind filled in."""
+        items, _ = await self.list_with_version(api_version, kind, namespace, labels=labels, fields=fields)
+        return items
+
+    async def list_with_version(
+        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> tuple[builtins.list[Object], str]:
+        """`list`, and the resourceVersion from which a watch goes on."""
+        answer = await self.json(
+            "GET", object_path(api_version, kind, namespace), params=selectors(labels, fields)
+        )
+        for item in answer.get("items") or []:
+            item.setdefault("apiVersion", api_version)
+            item.setdefault("kind", kind)
+        return answer.get("items") or [], answer.get("metadata", {}).get("resourceVersion", "")
+
+    async def create(self, obj: Object) -> Object:
+        """Create an object; `ApiError` with status 409 where it exists."""
+        created: Object = await self.json("POST", collection_path(obj), body=obj)
+        return created
+
+    async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
+        """Server-side apply: create the object, or change the fields that `obj` names and no others."""
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        if dry_run:
+            params["dryRun"] = "All"
+        applied: Object = await self.json(
+            "PATCH", path_of(obj), body=obj, params=params, content_type="application/apply-patch+yaml"
+        )
+        return applied
+
+    async def patch(
+        self,
+        api_version: str,
+        kind: str,
+        name: str,
+        change: Any,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+    ) -> Object:
+        """A strategic merge patch."""
+        path = object_path(api_version, kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        patched: Object = await self.json(
+            "PATCH", path, body=change, content_type="application/strategic-merge-patch+json"
+        )
+        return patched
+
+    async def merge(self, api_version: str, kind: str, name: str, change: Any, namespace: str = "") -> Object:
+        """A JSON merge patch (RFC 7386): a list in it replaces the whole list."""
+        path = object_path(api_version, kind, namespace, name)
+        patched: Object = await self.json(
+            "PATCH", path, body=change, content_type="application/merge-patch+json"
+        )
+        return patched
+
+    async def delete(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, grace: int | None = None
+    ) -> bool:
+        """Delete an object in the background; False where there was none. `grace` is in seconds."""
+        options: Object = {"propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self.request("DELETE", object_path(api_version, kind, namespace, name), body=options)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+
+def selectors(labels: str, fields: str) -> dict[str, str]:
+    """The query of a list or watch."""
+    return ({"labelSelector": labels} if labels else {}) | ({"fieldSelector": fields} if fields else {})
+
+
+def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
+    """The error for a request that was answered with a status of 400 or more."""
+    reason, message = "", data.decode(errors="replace")[:300]
+    with suppress(ValueError):
+        body = json.loads(data)
+        if isinstance(body, dict):
+            reason, message = str(body.get("reason", "")), str(body.get("message", message))
+    return ApiError(f"{method} {path}: {status} {message}", status=status, reason=reason)
