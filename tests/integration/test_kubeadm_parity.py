@@ -26,7 +26,7 @@ from kubewright.model import addons, kubeconfig, manifests, pki, rbac, stored, t
 from kubewright.model import kubelet as kubelet_files
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.components import kube_proxy_configuration, kubelet_configuration
-from kubewright.model.config.kubeadm import cluster_status, default_cluster_configuration, to_v1beta2
+from kubewright.model.config.kubeadm import cluster_status, default_cluster_configuration, to_stored
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.versions import facts_for, image_references
 from kubewright.secret import Secret
@@ -230,7 +230,7 @@ def test_cluster_objects(case: Case) -> None:
     endpoints = {NODE.name: (NODE.advertise_address, NODE.bind_port)}
     network = cluster.networking
     objects = [
-        *stored.kubeadm_config(to_v1beta2(cluster), cluster_status(endpoints)),
+        *stored.kubeadm_config(to_stored(cluster), cluster_status(endpoints)),
         *stored.kubelet_config(kubelet_configuration(case.spec), facts),
         *stored.cluster_info(server, authority),
         tokens.token_secret(token),
@@ -287,7 +287,7 @@ def test_kubeadm_takes_our_files_for_its_own(kubeadm: Path, tmp_path: Path) -> N
             "localAPIEndpoint": {"advertiseAddress": NODE.advertise_address},
             "nodeRegistration": {"name": NODE.name, "criSocket": SOCKET},
         },
-        to_v1beta2(cluster),
+        to_stored(cluster),
     ]  # fmt: skip
     put(tmp_path / "kubeadm.yaml", yaml.safe_dump_all(init).encode())
     for phase in ("certs", "kubeconfig"):

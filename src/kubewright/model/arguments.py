@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from kubewright.model.extra_args import ExtraArgs, merged
 from kubewright.model.kubeconfig import CONTROLLER_MANAGER, KUBERNETES_DIR, SCHEDULER
 from kubewright.model.node import ControlPlaneNode, host_port
 from kubewright.model.versions import VersionFacts
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 ETCD_CLIENT_PORT = 2379
 ETCD_PEER_PORT = 2380
 ETCD_METRICS_PORT = 2381
+
+Arguments: TypeAlias = list[tuple[str, str]]
+"""A program's flags in the order of its command line; one can stand twice."""
 
 _AUTHORIZATION_MODES = frozenset({"Node", "RBAC", "Webhook", "ABAC", "AlwaysAllow", "AlwaysDeny"})
 
@@ -28,9 +32,7 @@ class EtcdMember:
     peer_url: str
 
 
-def api_server_args(
-    cluster: ClusterConfiguration, node: ControlPlaneNode, facts: VersionFacts
-) -> dict[str, str]:
+def api_server_args(cluster: ClusterConfiguration, node: ControlPlaneNode, facts: VersionFacts) -> Arguments:
     """The arguments of kube-apiserver."""
     certs = cluster.certificates_dir
     args = {
@@ -60,10 +62,17 @@ def api_server_args(
     if facts.api_server_insecure_port_flag:
         args["insecure-port"] = "0"
     args |= _etcd_client_args(cluster, node) | _feature_gates(cluster, facts)
-    extra = dict(cluster.api_server.extra_args)
-    if not (facts.authorization_config and "authorization-config" in extra):
-        extra["authorization-mode"] = authorization_mode(extra.get("authorization-mode", ""))
-    return args | extra
+    extra = cluster.api_server.extra_args
+    if facts.authorization_mode_stored:
+        extra = with_authorization_mode(extra)
+    elif not (facts.authorization_config and "authorization-config" in extra):
+        args["authorization-mode"] = authorization_mode(extra.get("authorization-mode"))
+    return _merged(args, extra, facts)
+
+
+def with_authorization_mode(extra: ExtraArgs) -> ExtraArgs:
+    """The user's arguments of kube-apiserver with the authorization mode, which kubeadm checks and adds there."""
+    return extra.with_flag("authorization-mode", authorization_mode(extra.get("authorization-mode")))
 
 
 def authorization_mode(asked: str) -> str:
@@ -74,7 +83,7 @@ def authorization_mode(asked: str) -> str:
 
 def controller_manager_args(
     cluster: ClusterConfiguration, facts: VersionFacts, *, external_ca: bool = False
-) -> dict[str, str]:
+) -> Arguments:
     """The arguments of kube-controller-manager."""
     certs, kubeconfig = cluster.certificates_dir, f"{KUBERNETES_DIR}/{CONTROLLER_MANAGER}"
     args = {
@@ -100,10 +109,10 @@ def controller_manager_args(
         args["service-cluster-ip-range"] = cluster.networking.service_subnet
     if cluster.cluster_name:
         args["cluster-name"] = cluster.cluster_name
-    return {**args, **_feature_gates(cluster, facts), **cluster.controller_manager.extra_args}
+    return _merged(args | _feature_gates(cluster, facts), cluster.controller_manager.extra_args, facts)
 
 
-def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[str, str]:
+def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> Arguments:
     """The arguments of kube-scheduler."""
     kubeconfig = f"{KUBERNETES_DIR}/{SCHEDULER}"
     args = {
@@ -115,7 +124,7 @@ def scheduler_args(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[s
     }
     if facts.insecure_port_flags:
         args["port"] = "0"
-    return {**args, **_feature_gates(cluster, facts), **cluster.scheduler.extra_args}
+    return _merged(args | _feature_gates(cluster, facts), cluster.scheduler.extra_args, facts)
 
 
 def etcd_args(
@@ -123,7 +132,7 @@ def etcd_args(
     node: ControlPlaneNode,
     facts: VersionFacts,
     members: Sequence[EtcdMember] = (),
-) -> dict[str, str]:
+) -> Arguments:
     """The arguments of a stacked etcd member; with `members`, itself among them, it joins an existing cluster."""
     certs, local = f"{cluster.certificates_dir}/etcd", cluster.etcd.local
     client, peer = client_url(node.advertise_address), peer_url(node.advertise_address)
@@ -150,7 +159,7 @@ def etcd_args(
     if members:
         args["initial-cluster"] = ",".join(f"{member.name}={member.peer_url}" for member in members)
         args["initial-cluster-state"] = "existing"
-    return args | (local.extra_args if local else {})
+    return _merged(args, local.extra_args if local else ExtraArgs(), facts)
 
 
 def client_url(address: str) -> str:
@@ -163,6 +172,10 @@ def peer_url(address: str) -> str:
     return f"https://{host_port(address, ETCD_PEER_PORT)}"
 
 
+def _merged(defaults: Mapping[str, str], extra: ExtraArgs, facts: VersionFacts) -> Arguments:
+    return merged(defaults, extra, last=facts.extra_args_last)
+
+
 def _feature_gates(cluster: ClusterConfiguration, facts: VersionFacts) -> dict[str, str]:
     dual = cluster.feature_gates.get("IPv6DualStack") if facts.dual_stack_flags else None
     return {} if dual is None else {"feature-gates": f"IPv6DualStack={str(dual).lower()}"}
@@ -172,7 +185,7 @@ def _etcd_client_args(cluster: ClusterConfiguration, node: ControlPlaneNode) -> 
     external = cluster.etcd.external
     if external is None:
         certs = cluster.certificates_dir
-        local = cluster.etcd.local.extra_args if cluster.etcd.local else {}
+        local = cluster.etcd.local.extra_args if cluster.etcd.local else ExtraArgs()
         return {
             "etcd-servers": local.get("advertise-client-urls", client_url(node.loopback)),
             "etcd-cafile": f"{certs}/etcd/ca.crt",

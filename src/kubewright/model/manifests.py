@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kubewright.model.arguments import (
     ETCD_METRICS_PORT,
+    Arguments,
     EtcdMember,
     api_server_args,
     client_url,
@@ -19,6 +20,7 @@ from kubewright.model.arguments import (
     scheduler_args,
 )
 from kubewright.model.config.duration import parse_duration
+from kubewright.model.extra_args import ExtraArgs
 from kubewright.model.kubeconfig import CONTROLLER_MANAGER, KUBERNETES_DIR, SCHEDULER
 from kubewright.model.node import ControlPlaneNode
 from kubewright.model.objects import SYSTEM, Object, metadata
@@ -26,6 +28,7 @@ from kubewright.model.versions import ProbePaths, VersionFacts, image_references
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm import ClusterConfiguration
+    from kubewright.model.config.kubeadm_types import EnvVar
 
 MANIFESTS_DIR = f"{KUBERNETES_DIR}/manifests"
 MANIFEST_MODE = 0o600
@@ -92,7 +95,7 @@ def static_pods(
     ]
     controller_args = cluster.controller_manager.extra_args
     flex = controller_args.get("flex-volume-plugin-dir", _FLEX_VOLUMES)
-    env = [{"name": name, "value": value} for name, value in sorted((proxy_env or {}).items())]
+    env = dict(sorted((proxy_env or {}).items()))
 
     pods = {
         API_SERVER: _pod(
@@ -102,7 +105,7 @@ def static_pods(
             [*shared, *_external_etcd_mounts(cluster, facts), *_extra(cluster.api_server.extra_volumes)],
             facts,
             cpu="250m",
-            env=env,
+            env=_environment(env, cluster.api_server.extra_envs),
             annotations={f"kubeadm.kubernetes.io/{API_SERVER}.advertise-address.endpoint": node.host_port},
             probes=_probes(
                 _probe_address(node.advertise_address),
@@ -123,7 +126,7 @@ def static_pods(
             ],
             facts,
             cpu="200m",
-            env=env,
+            env=_environment(env, cluster.controller_manager.extra_envs),
             probes=_probes(_bind_address(controller_args), CONTROLLER_PORT, startup, _HEALTHZ),
         ),
         SCHEDULER_POD: _pod(
@@ -133,7 +136,7 @@ def static_pods(
             [_kubeconfig_mount(SCHEDULER), *_extra(cluster.scheduler.extra_volumes)],
             facts,
             cpu="100m",
-            env=env,
+            env=_environment(env, cluster.scheduler.extra_envs),
             probes=_probes(
                 _bind_address(cluster.scheduler.extra_args), SCHEDULER_PORT, startup, facts.scheduler_probes
             ),
@@ -155,18 +158,20 @@ def _etcd_pod(
 ) -> Object:  # fmt: skip
     args = etcd_args(cluster, node, facts, members)
     certs = f"{cluster.certificates_dir}/etcd"
-    url = urlsplit(args["listen-metrics-urls"].split(",")[0])
+    told = dict(args)
+    url = urlsplit(told["listen-metrics-urls"].split(",")[0])
     pod = _pod(
         ETCD,
         images,
         args,
         [
-            _Mount("etcd-data", args["data-dir"], args["data-dir"], False, _DIRECTORY),
+            _Mount("etcd-data", told["data-dir"], told["data-dir"], False, _DIRECTORY),
             _Mount("etcd-certs", certs, certs, False, _DIRECTORY),
         ],
         facts,
         cpu="100m",
         annotations={"kubeadm.kubernetes.io/etcd.advertise-client-urls": client_url(node.advertise_address)},
+        env=_environment({}, cluster.etcd.local.extra_envs if cluster.etcd.local else []),
         probes=_probes(
             url.hostname or node.loopback, url.port or ETCD_METRICS_PORT, startup, facts.etcd_probes,
             scheme=url.scheme.upper(),
@@ -182,7 +187,7 @@ def _etcd_pod(
 def _pod(
     name: str,
     images: Mapping[str, str],
-    args: Mapping[str, str],
+    args: Arguments,
     mounts: Iterable[_Mount],
     facts: VersionFacts,
     *,
@@ -196,7 +201,7 @@ def _pod(
         "name": name,
         "image": images[name],
         "imagePullPolicy": "IfNotPresent",
-        "command": [name, *(f"--{key}={args[key]}" for key in sorted(args))],
+        "command": [name, *(f"--{flag}={value}" for flag, value in args)],
         "resources": {"requests": {"cpu": cpu}},
         "volumeMounts": [
             {"name": mount.name, "mountPath": mount.mount_path}
@@ -276,13 +281,21 @@ def _probe_address(address: str) -> str:
     return "" if address in ("0.0.0.0", "::") else address  # noqa: S104
 
 
-def _bind_address(extra_args: Mapping[str, str]) -> str:
+def _bind_address(extra_args: ExtraArgs) -> str:
     return _probe_address(extra_args.get("bind-address", "127.0.0.1"))
 
 
 def _kubeconfig_mount(file: str) -> _Mount:
     path = f"{KUBERNETES_DIR}/{file}"
     return _Mount("kubeconfig", path, path, True, _FILE)
+
+
+def _environment(proxies: Mapping[str, str], extra: Sequence[EnvVar]) -> list[Object]:
+    """The user's variables, and of the proxy's those that they do not name."""
+    own = [item.model_dump(by_alias=True, exclude_defaults=True) for item in extra]
+    named = {item.name for item in extra}
+    kept = [{"name": name, "value": value} for name, value in proxies.items() if name not in named]
+    return [*kept, *own]
 
 
 def _extra(volumes: Iterable[Any]) -> list[_Mount]:

@@ -19,7 +19,7 @@ from kubewright.model.config.kubeadm import (
     ClusterConfiguration,
     cluster_status,
     default_cluster_configuration,
-    to_v1beta2,
+    to_stored,
 )
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
@@ -153,7 +153,7 @@ class Desired:
         endpoints = {first.name: (api.advertise_address, api.bind_port)}
         status = cluster_status(endpoints) if self.facts.cluster_status_kept else None
         return [
-            *stored.kubeadm_config(to_v1beta2(self.cluster), status),
+            *stored.kubeadm_config(to_stored(self.cluster), status),
             *stored.kubelet_config(
                 self.kubelet_config(first), self.facts, by_user=bool(self.spec.kubelet_configuration)
             ),
@@ -213,7 +213,7 @@ class Desired:
         return [
             name
             for name, part in parts.items()
-            if not any(flag.startswith("leader-elect") for flag in part.extra_args)
+            if not any(flag.startswith("leader-elect") for flag in part.extra_args.names)
         ]
 
     def workloads(self) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from kubewright.model.config.kubeadm import (
     cluster_status,
     default_cluster_configuration,
     from_document,
-    to_v1beta2,
+    to_stored,
 )
 from kubewright.model.config.load import parse_cluster
 from kubewright.model.versions import facts_for
@@ -227,7 +227,7 @@ def findings(text: str) -> FindingsError:
 def test_the_defaults_are_kubeadms() -> None:
     spec = parse_cluster(HOSTS)
     cc = default_cluster_configuration(spec)
-    assert to_v1beta2(cc) == written(CLUSTER_DEFAULT)
+    assert to_stored(cc) == written(CLUSTER_DEFAULT)
     assert kube_proxy_configuration(spec, cc) == written(KUBE_PROXY_DEFAULT)
     # What is set beyond kubeadm's output: the rotation of container logs (P03), to the kubelet's own defaults.
     rotation = {"containerLogMaxFiles": 5, "containerLogMaxSize": "10Mi"}
@@ -237,12 +237,12 @@ def test_the_defaults_are_kubeadms() -> None:
 def test_a_full_configuration_is_written_as_kubeadm_writes_it() -> None:
     text = f"name: blue\nendpoint: api.example.org:6443\n{NETWORK}clusterConfiguration:\n{indented(FULL)}"
     cc = default_cluster_configuration(parse_cluster(HOSTS + text))
-    assert to_v1beta2(cc) == written(CLUSTER_FULL)
+    assert to_stored(cc) == written(CLUSTER_FULL)
 
 
 def test_what_we_write_we_read_back() -> None:
     cc = from_document(written(CLUSTER_FULL), facts_for("v1.20.2"))
-    assert to_v1beta2(cc) == written(CLUSTER_FULL)
+    assert to_stored(cc) == written(CLUSTER_FULL)
 
 
 def test_everything_may_be_said_in_the_passed_through_kind_alone() -> None:
@@ -252,7 +252,7 @@ def test_everything_may_be_said_in_the_passed_through_kind_alone() -> None:
         "apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\n"
     )
     spec = parse_cluster(f"{HOSTS}clusterConfiguration:\n{indented(passed)}")
-    assert to_v1beta2(default_cluster_configuration(spec)) == written(CLUSTER_FULL)
+    assert to_stored(default_cluster_configuration(spec)) == written(CLUSTER_FULL)
     # Whoever reads the spec's own fields sees the same.
     assert (spec.name, spec.endpoint) == ("blue", "api.example.org:6443")
     assert spec.network.service_subnet == "10.97.0.0/16"
@@ -278,7 +278,7 @@ def test_a_field_said_twice_must_say_the_same() -> None:
 
 def test_authorization_modes_asked_for_are_kept() -> None:
     text = "clusterConfiguration: {apiServer: {extraArgs: {authorization-mode: 'Node,RBAC,Webhook'}}}\n"
-    document = to_v1beta2(default_cluster_configuration(parse_cluster(HOSTS + text)))
+    document = to_stored(default_cluster_configuration(parse_cluster(HOSTS + text)))
     assert document["apiServer"]["extraArgs"] == {"authorization-mode": "Node,RBAC,Webhook"}
 
 
@@ -286,14 +286,14 @@ def test_endpoints_get_their_port_and_certificate_names_lower_case_as_kubeadm_ha
     text = "clusterConfiguration: {controlPlaneEndpoint: a.example.org, apiServer: {certSANs: [LB.Example.ORG]}}\n"
     for endpoint in ("", "endpoint: a.example.org\n", "endpoint: 'a.example.org:6443'\n"):
         spec = parse_cluster(HOSTS + endpoint + text)
-        document = to_v1beta2(default_cluster_configuration(spec))
+        document = to_stored(default_cluster_configuration(spec))
         assert document["controlPlaneEndpoint"] == spec.endpoint == "a.example.org:6443"
         assert document["apiServer"]["certSANs"] == ["lb.example.org"]
 
 
 def test_an_empty_argument_stays_and_other_empty_text_is_not_said() -> None:
     text = "clusterConfiguration: {imageRepository: '', etcd: {local: {dataDir: ''}}, scheduler: {extraArgs: {x: ''}}}\n"
-    document = to_v1beta2(default_cluster_configuration(parse_cluster(HOSTS + text)))
+    document = to_stored(default_cluster_configuration(parse_cluster(HOSTS + text)))
     assert document["imageRepository"] == "k8s.gcr.io"
     assert document["etcd"] == {"local": {"dataDir": "/var/lib/etcd"}}
     assert document["scheduler"] == {"extraArgs": {"x": ""}}

@@ -14,7 +14,7 @@ import pytest
 from kubewright.model import addons, kubeconfig, kubelet, pki, rbac, stored
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.components import kube_proxy_configuration, kubelet_configuration
-from kubewright.model.config.kubeadm import cluster_status, default_cluster_configuration, to_v1beta2
+from kubewright.model.config.kubeadm import cluster_status, default_cluster_configuration, to_stored
 from kubewright.model.manifests import OPTIONAL_CA_DIRS, manifest_path, static_pods
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
@@ -57,7 +57,7 @@ def rendered(version: str) -> dict[str, bytes]:
     taints = [{"key": key, "effect": "NoSchedule"} for key in facts.control_plane_taints]
     labels = dict.fromkeys(facts.control_plane_labels, "")
     files |= {
-        "objects/kubeadm-config.yaml": documents(stored.kubeadm_config(to_v1beta2(cluster), status)),
+        "objects/kubeadm-config.yaml": documents(stored.kubeadm_config(to_stored(cluster), status)),
         "objects/kubelet-config.yaml": documents(stored.kubelet_config(config, facts)),
         "objects/cluster-info.yaml": documents(stored.cluster_info(server, b"CA")),
         "objects/rbac.yaml": documents(

@@ -1,4 +1,4 @@
-"""kubeadm's ClusterConfiguration: reading it, its defaults out of a cluster.yaml, and writing it as v1beta2."""
+"""kubeadm's ClusterConfiguration: reading it, its defaults out of a cluster.yaml, and storing it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from kubewright.errors import ConfigError
 from kubewright.model.config import syntax
+from kubewright.model.config.api_versions import V1BETA2, V1BETA4, written
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.findings import (
     Finding,
@@ -49,16 +50,17 @@ __all__ = [
     "check_type",
     "cluster_status",
     "default_cluster_configuration",
+    "for_api_version",
     "from_document",
     "spec_facts",
-    "to_v1beta2",
+    "to_stored",
     "where_said",
     "with_passed_through",
 ]
 
 Model = TypeVar("Model", bound=Strict)
 
-V1BETA2 = "kubeadm.k8s.io/v1beta2"
+ECDSA_GATE = "PublicKeysECDSA"
 FIELD = "clusterConfiguration"
 """The field of cluster.yaml under which this kind is passed through."""
 
@@ -249,36 +251,38 @@ def _replaced(model: Model, path: Path, value: Any) -> Model:
     return model.model_copy(update={attribute: value})
 
 
-def to_v1beta2(cc: ClusterConfiguration) -> dict[str, Any]:
-    """The document under `ClusterConfiguration` in the ConfigMap `kubeadm-config`, as kubeadm 1.20 writes it.
+def to_stored(cc: ClusterConfiguration) -> dict[str, Any]:
+    """The document under `ClusterConfiguration` in the ConfigMap `kubeadm-config`, as that version writes it.
 
-    Optional fields without a value are left out; the API server's authorization mode is always among its
-    arguments, because kubeadm stores the configuration after it has filled that in.
+    The API version is the one that the version's kubeadm writes; what that one cannot say is left out. Until
+    1.28 the API server's authorization mode is among its arguments, because kubeadm stores the configuration
+    after it has filled that in.
     """
-    from kubewright.model.arguments import authorization_mode  # imported late: it needs this module's types
+    from kubewright.model.arguments import (
+        with_authorization_mode,
+    )  # imported late: it needs this module's types
 
-    document = _written(cc)
-    extra = document.setdefault("apiServer", {}).setdefault("extraArgs", {})
-    extra["authorization-mode"] = authorization_mode(extra.get("authorization-mode", ""))
-    document["apiServer"].setdefault("timeoutForControlPlane", cc.api_server.timeout_for_control_plane)
-    document |= {"apiVersion": V1BETA2, "kind": "ClusterConfiguration"}
-    for name in ("controllerManager", "scheduler"):
-        document.setdefault(name, {})
+    facts = facts_for(cc.kubernetes_version)
+    api_version = facts.kubeadm_api_versions[0]
+    if facts.authorization_mode_stored:
+        extra = with_authorization_mode(cc.api_server.extra_args)
+        api_server = cc.api_server.model_copy(update={"extra_args": extra})
+        cc = cc.model_copy(update={"api_server": api_server})
+    document = written(for_api_version(cc, api_version), api_version)
+    document |= {"apiVersion": api_version, "kind": "ClusterConfiguration"}
     return dict(sorted(document.items()))
 
 
-def _written(model: Strict) -> dict[str, Any]:
-    """A model's fields as Go marshals them with `omitempty`: nothing empty, in the order of their names."""
-    document: dict[str, Any] = {}
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, Strict):
-            value = _written(value)
-        elif isinstance(value, list):
-            value = [_written(item) if isinstance(item, Strict) else item for item in value]
-        if value not in ("", None, False, [], {}):
-            document[info.alias or name] = dict(sorted(value.items())) if isinstance(value, dict) else value
-    return dict(sorted(document.items()))
+def for_api_version(cc: ClusterConfiguration, api_version: str) -> ClusterConfiguration:
+    """A configuration with what an API version says in another way: ECDSA is a feature gate until v1beta3."""
+    gates = dict(cc.feature_gates)
+    if api_version == V1BETA4:
+        ecdsa = gates.pop(ECDSA_GATE, False)
+        algorithm = "ECDSA-P256" if ecdsa else cc.encryption_algorithm
+        return cc.model_copy(update={"feature_gates": gates, "encryption_algorithm": algorithm})
+    if cc.encryption_algorithm == "ECDSA-P256":
+        gates[ECDSA_GATE] = True
+    return cc.model_copy(update={"feature_gates": gates})
 
 
 def cluster_status(endpoints: Mapping[str, tuple[str, int]]) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""kubeadm's ClusterConfiguration as one model for all API versions; field names and defaults are v1beta2's."""
+"""kubeadm's ClusterConfiguration as one model for all API versions: what any of them can say."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from kubewright.model.config import syntax
 from kubewright.model.config.duration import normal_duration
 from kubewright.model.config.strict import Strict
+from kubewright.model.extra_args import ExtraArgs
 
 AbsolutePath = Annotated[str, AfterValidator(syntax.absolute_path)]
 AlternativeNames = list[Annotated[str, AfterValidator(syntax.alternative_name)]]
-ExtraArgs = dict[Annotated[str, AfterValidator(syntax.flag_name)], str]
+Flag = Annotated[bool, Field(strict=True)]
+Duration = Annotated[str, AfterValidator(normal_duration)]
+EncryptionAlgorithm = Literal["RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384"]
 
 
 class HostPathMount(Strict):
@@ -32,13 +35,26 @@ class HostPathMount(Strict):
     """What stands at the path, or is made there; empty for no check."""
 
 
+class EnvVar(Strict):
+    """An environment variable of a static Pod's container."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Its name."""
+    value: str = ""
+    """Its value."""
+    value_from: dict[str, Any] | None = None
+    """Where its value comes from instead, in the form of a Pod's `valueFrom`."""
+
+
 class ControlPlaneComponent(Strict):
     """What is added to one of the control plane's programs."""
 
-    extra_args: ExtraArgs = Field(default={})
+    extra_args: ExtraArgs = Field(default=ExtraArgs())
     """Flags without their dashes, over kubeadm's own."""
     extra_volumes: list[HostPathMount] = Field(default=[])
     """Paths of the host to mount."""
+    extra_envs: list[EnvVar] = Field(default=[])
+    """Environment variables, over kubeadm's own (v1beta4)."""
 
 
 class APIServer(ControlPlaneComponent):
@@ -48,19 +64,28 @@ class APIServer(ControlPlaneComponent):
         Field(default=[], alias="certSANs")
     )
     """Further names and addresses for the serving certificate."""
-    timeout_for_control_plane: Annotated[str, AfterValidator(normal_duration)] = "4m0s"
-    """How long a start of the API server may take."""
+    timeout_for_control_plane: Duration = "4m0s"
+    """How long a start of the API server may take (until v1beta3; then `timeouts` of InitConfiguration)."""
 
 
 class DNS(Strict):
     """The cluster DNS add-on."""
 
     type: Literal["CoreDNS"] = "CoreDNS"
-    """The server; kube-dns has ended."""
+    """The server (v1beta2 only); kube-dns has ended."""
     image_repository: str = ""
     """Where its image is, instead of the cluster's `imageRepository`."""
     image_tag: str = ""
     """Its image's tag, instead of the version's own."""
+    disabled: Flag = False
+    """Whether it is left out (v1beta4)."""
+
+
+class Proxy(Strict):
+    """kube-proxy, as an add-on (v1beta4)."""
+
+    disabled: Flag = False
+    """Whether it is left out."""
 
 
 class LocalEtcd(Strict):
@@ -72,8 +97,10 @@ class LocalEtcd(Strict):
     """Its image's tag, instead of the version's own."""
     data_dir: AbsolutePath = "/var/lib/etcd"
     """Where it keeps its data on the host."""
-    extra_args: ExtraArgs = Field(default={})
+    extra_args: ExtraArgs = Field(default=ExtraArgs())
     """Flags without their dashes, over kubeadm's own."""
+    extra_envs: list[EnvVar] = Field(default=[])
+    """Environment variables, over kubeadm's own (v1beta4)."""
     server_cert_sans: AlternativeNames = Field(default=[], alias="serverCertSANs")
     """Further names and addresses for its serving certificate."""
     peer_cert_sans: AlternativeNames = Field(default=[], alias="peerCertSANs")
@@ -81,7 +108,7 @@ class LocalEtcd(Strict):
 
 
 class ExternalEtcd(Strict):
-    """An etcd cluster that stands by itself; not supported yet."""
+    """An etcd cluster that stands by itself."""
 
     endpoints: list[str] = Field(default=[])
     """The URLs of its members."""
@@ -132,13 +159,23 @@ class ClusterConfiguration(Strict):
     """What is added to kube-scheduler."""
     dns: DNS = DNS()
     """Cluster DNS's image."""
+    proxy: Proxy = Proxy()
+    """kube-proxy (v1beta4)."""
     certificates_dir: AbsolutePath = "/etc/kubernetes/pki"
     """Where the certificates and keys are on a control plane."""
     image_repository: str = "k8s.gcr.io"
     """Where all images are."""
     use_hyper_kube_image: bool = Field(default=False, strict=True)
-    """No such image exists any more."""
+    """No such image exists any more (v1beta2 only)."""
     feature_gates: dict[str, Annotated[bool, Field(strict=True)]] = Field(default={})
     """kubeadm's own feature gates."""
     cluster_name: Annotated[str, AfterValidator(syntax.cluster_name)] = "kubernetes"
     """As `name`."""
+    encryption_algorithm: EncryptionAlgorithm = "RSA-2048"
+    """The algorithm of all keys that are made (v1beta4; before, the feature gate PublicKeysECDSA)."""
+    certificate_validity_period: Duration = "8760h0m0s"
+    """How long certificates live that are no CA's (v1beta4)."""
+    ca_certificate_validity_period: Duration = Field(
+        default="87600h0m0s", alias="caCertificateValidityPeriod"
+    )
+    """How long those of CAs live (v1beta4)."""

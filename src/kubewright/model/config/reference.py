@@ -16,6 +16,7 @@ from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.example import EXAMPLE
 from kubewright.model.config.kubeadm import SHARED, ClusterConfiguration
 from kubewright.model.config.yamltext import render_path
+from kubewright.model.extra_args import ExtraArgs
 
 _HEAD = """\
 # cluster.yaml
@@ -126,7 +127,7 @@ def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     default = info.get_default(call_default_factory=True, validated_data={})
-    if default in (None, "", [], {}, PydanticUndefined) or isinstance(default, BaseModel):
+    if default in (None, "", [], {}, ExtraArgs(), PydanticUndefined) or isinstance(default, BaseModel):
         return ""
     return f"`{_value(default)}`"
 
@@ -139,7 +140,12 @@ def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_NAMES = {str: "text", int: "number", bool: "true or false"}
+_NAMES = {
+    ExtraArgs: "mapping to text, or list of `name` and `value`",
+    str: "text",
+    int: "number",
+    bool: "true or false",
+}
 
 
 def _type(annotation: Any) -> str:
