@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from kubewright.errors import ConfigError, ExitCode, HostError
+from kubewright.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from kubewright.clients.kube import KubeClient
+    from kubewright.clients.objects import ObjectClient
+    from kubewright.clients.server import Server
     from kubewright.hosts import Host
     from kubewright.model.config.cluster import HostSpec
     from kubewright.phases.node import Node
@@ -141,10 +143,16 @@ def node_options(*more: str) -> Callable[[F], F]:
 @asynccontextmanager
 async def opened_host(options: NodeOptions) -> AsyncIterator[Host]:
     """The host that the user means: this computer, or the one of --host, connected at its first use."""
-    from kubewright.hosts.open import open_host
-    from kubewright.model.config.cluster import SshSpec
+    import socket
 
-    async with open_host(_host_spec(options, ""), SshSpec()) as host:
+    from kubewright.hosts.open import open_at
+
+    user, address, port = _where(options)
+    async with open_at(
+        address if options.host else socket.gethostname(), address, user=user, port=port,
+        key_files=[str(path) for path in options.ssh_keys], jump=options.ssh_jump,
+        known_hosts=str(options.ssh_known_hosts or ""),
+    ) as host:  # fmt: skip
         yield host
 
 
@@ -181,12 +189,9 @@ async def opened_node(
         yield Node(spec, host, facts, chosen_ip(spec, facts))
 
 
-def _host_spec(options: NodeOptions, name: str) -> HostSpec:
-    """The host in the words of cluster.yaml. Until its node name is known it goes by its address."""
-    import socket
-
+def _where(options: NodeOptions) -> tuple[str, str, int]:
+    """The user, address and port of --host; what is not said is empty or 0. Raises `ConfigError` (USAGE)."""
     from kubewright.hosts.open import LOCAL
-    from kubewright.model.config.cluster import HostSpec, SshSpec
     from kubewright.model.node import split_endpoint
 
     user, _, where = options.host.rpartition("@")
@@ -199,6 +204,14 @@ def _host_spec(options: NodeOptions, name: str) -> HostSpec:
             f"--host: {options.host!r} is not [user@]address[:port]", exit_code=ExitCode.USAGE,
             hint="such as root@192.168.7.11, or root@[fd00::1]:2222; leave it out for this computer",
         )  # fmt: skip
+    return user, address, port
+
+
+def _host_spec(options: NodeOptions, name: str) -> HostSpec:
+    """The host in the words of cluster.yaml. Until its node name is known it goes by its address."""
+    from kubewright.model.config.cluster import HostSpec, SshSpec
+
+    user, address, port = _where(options)
     ssh = SshSpec(
         user=user or None,
         port=port or None,
@@ -206,9 +219,7 @@ def _host_spec(options: NodeOptions, name: str) -> HostSpec:
         known_hosts=str(options.ssh_known_hosts) if options.ssh_known_hosts else None,
         jump=options.ssh_jump or None,
     )
-    return HostSpec.model_construct(
-        name=name or (address if where else socket.gethostname()), address=address, ssh=ssh
-    )
+    return HostSpec.model_construct(name=name or address, address=address, ssh=ssh)
 
 
 @asynccontextmanager
@@ -217,27 +228,51 @@ async def opened_api(
 ) -> AsyncIterator[KubeClient]:
     """The cluster's API, over the host's own connection, by the kubeconfig of --kubeconfig or else `default`.
 
-    On this computer, without --kubeconfig, it is as with kubeadm: the first that exists of KUBECONFIG,
-    ~/.kube/config and `default`. Raises `HostError` where there is no such file on the host.
+    See `api_server` for which that is, and what is raised.
     """
-    from kubewright.clients.server import Server
-    from kubewright.model import kubeconfig
     from kubewright.phases.api import api_over
 
-    path = options.kubeconfig or (default if options.host else _found_here(default))
-    content = await host.read_file(path)
-    if content is None:
-        raise HostError(
-            f"{host.name}: there is no {path}", host=host.name, exit_code=ExitCode.FAILURE,
-            hint="is this a control plane? name another with --host, or a kubeconfig with --kubeconfig",
-        )  # fmt: skip
-    server = Server.from_kubeconfig(kubeconfig.load(content, path))
+    server = await api_server(host, options, default=default)
     async with api_over(host, server, timeout=timeout) as kube:
         yield kube
 
 
-def _found_here(default: str) -> str:
-    """The kubeconfig that kubeadm would take on this computer."""
+@asynccontextmanager
+async def opened_light_api(
+    host: Host, options: NodeOptions, *, default: str = ADMIN_CONF, timeout: float = 30.0
+) -> AsyncIterator[ObjectClient]:
+    """`opened_api` for a command that asks one or two things and ends: its client loads in no time."""
+    from urllib.parse import urlsplit
+
+    from kubewright.clients.light import LightClient
+
+    server = await api_server(host, options, default=default)
+    url = urlsplit(server.url)
+    async with (
+        host.forward_tcp(url.hostname or "", url.port or 443) as (address, port),
+        LightClient(server.through(address, port), timeout=timeout) as kube,
+    ):
+        yield kube
+
+
+async def api_server(host: Host, options: NodeOptions, *, default: str = ADMIN_CONF) -> Server:
+    """The API server of the kubeconfig on the host that --kubeconfig names, or else of `default`.
+
+    On this computer, without --kubeconfig, it is as with kubeadm: the first that exists of KUBECONFIG,
+    ~/.kube/config and `default`. Raises `HostError` where there is no such file on the host.
+    """
+    from kubewright.clients.server import Server
+    from kubewright.phases.host_kubeconfig import read_kubeconfig
+
+    return Server.from_kubeconfig(await read_kubeconfig(host, kubeconfig_path(options, default)))
+
+
+def kubeconfig_path(options: NodeOptions, default: str = ADMIN_CONF) -> str:
+    """Where the kubeconfig of `api_server` stands on the host."""
+    if options.host:
+        return options.kubeconfig or default
+    if options.kubeconfig:
+        return str(Path(options.kubeconfig).expanduser().absolute())
     from kubewright.clients.kubeconfig import default_files
 
-    return next((str(file) for file in default_files() if file.exists()), default)
+    return next((str(file.absolute()) for file in default_files() if file.exists()), default)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubewright.hosts.host import Host
-from kubewright.model.config.cluster import HostSpec, SshSpec
 from kubewright.model.node import split_endpoint
+
+if TYPE_CHECKING:
+    from kubewright.model.config.cluster import HostSpec, SshSpec
 
 LOCAL = "local"
 
@@ -18,25 +22,44 @@ def open_host(spec: HostSpec, defaults: SshSpec) -> Host:
     Nothing is connected yet: the first use does that. Without a user it is ours, as with ssh(1). Relative paths
     have been resolved by whoever read the file.
     """
-    if spec.address == LOCAL:
+    own = spec.ssh
+    files = own.key_files if own.key_files is not None else defaults.key_files or []
+    return open_at(
+        spec.name, spec.address, user=own.user or defaults.user or "", port=own.port or defaults.port or 0,
+        key_files=files, known_hosts=own.known_hosts or defaults.known_hosts or "",
+        jump=own.jump or defaults.jump or "",
+    )  # fmt: skip
+
+
+def open_at(
+    name: str,
+    address: str,
+    *,
+    user: str = "",
+    port: int = 0,
+    key_files: Sequence[str] = (),
+    known_hosts: str = "",
+    jump: str = "",
+) -> Host:
+    """The host at an address, or this computer where that is `LOCAL`; what is empty is as with ssh(1).
+
+    `jump` is `[user@]address[:port]`. Like `open_host`, without cluster.yaml's types, which take time to load.
+    """
+    if address == LOCAL:
         from kubewright.hosts.local import LocalHost
 
-        return LocalHost(spec.name)
+        return LocalHost(name)
     from kubewright.hosts.ssh import SshHost
     from kubewright.hosts.ssh_keys import DEFAULT_PORT, Target
 
-    own = spec.ssh
-    user = own.user or defaults.user or getpass.getuser()
-    files = own.key_files if own.key_files is not None else defaults.key_files or []
-    key_files = tuple(Path(file).expanduser() for file in files)
-    known = own.known_hosts or defaults.known_hosts
-    known_hosts = Path(known).expanduser() if known else None
-    jump = None
-    if wanted := own.jump or defaults.jump:
-        jump_user, _, where = wanted.rpartition("@")
-        address, port = split_endpoint(where, DEFAULT_PORT)
-        jump = Target(f"jump host {address}", address, port, jump_user or user, key_files, known_hosts)
+    user = user or getpass.getuser()
+    keys = tuple(Path(file).expanduser() for file in key_files)
+    known = Path(known_hosts).expanduser() if known_hosts else None
+    through = None
+    if jump:
+        jump_user, _, where = jump.rpartition("@")
+        jump_address, jump_port = split_endpoint(where, DEFAULT_PORT)
+        through = Target(f"jump host {jump_address}", jump_address, jump_port, jump_user or user, keys, known)
     return SshHost(
-        spec.name, spec.address, user=user, port=own.port or defaults.port or DEFAULT_PORT,
-        key_files=key_files, known_hosts=known_hosts, jump=jump,
-    )  # fmt: skip
+        name, address, user=user, port=port or DEFAULT_PORT, key_files=keys, known_hosts=known, jump=through
+    )

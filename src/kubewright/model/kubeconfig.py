@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kubewright.errors import ConfigError
-from kubewright.model import x509
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
 from kubewright.model.pki import CLUSTER_ADMINS, MASTERS, NODES, CertSpec, KeyKind, client_cert, key_kind
@@ -20,6 +19,7 @@ from kubewright.model.versions import facts_for
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
+    from kubewright.model import x509
     from kubewright.model.config.kubeadm import ClusterConfiguration
 
 KUBERNETES_DIR = "/etc/kubernetes"
@@ -114,6 +114,11 @@ def after_bootstrap(server: str, ca: bytes) -> Object:
     }
 
 
+def bootstrap(server: str, ca: bytes, credentials: Mapping[str, str]) -> Object:
+    """`bootstrap-kubelet.conf`, with kubeadm's names: what a kubelet asks for its certificate with."""
+    return _document(DEFAULT_CLUSTER_NAME, server, ca, "tls-bootstrap-token-user", credentials)
+
+
 def node_client_cert(node_name: str) -> CertSpec:
     """What a kubelet asks for in its TLS bootstrap: its Node's identity, with the kind of key that it makes."""
     return client_cert(KUBELET, f"system:node:{node_name}", NODES, kind=KeyKind.ECDSA_P256)
@@ -162,6 +167,10 @@ def reasons(
 
     A certificate that stands in a file of its own (a rotating one) is not looked at.
     """
+    from kubewright.model import (
+        x509,
+    )  # cryptography costs 50 ms: who only reads a kubeconfig does not pay them
+
     try:
         document = load(content, spec.file)
         cluster, user = current(document)

@@ -23,6 +23,7 @@ SECRET_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105
 SECRET_PREFIX = "bootstrap-token-"  # noqa: S105
 USAGES = ("signing", "authentication")
 
+_ID = re.compile(r"[a-z0-9]{6}", re.ASCII)
 _TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})", re.ASCII)
 _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]", re.ASCII)
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -67,6 +68,13 @@ def parse_token(token: Secret[str], field: str = "token") -> tuple[str, Secret[s
             "`kubewright token create` prints one",
         )
     return match[1], Secret(match[2])
+
+
+def identity(text: Secret[str], field: str = "token") -> str:
+    """The id in an id or a whole token. Raises `ConfigError`, which names `field` and does not show the text."""
+    if _ID.fullmatch(text.reveal()):
+        return text.reveal()
+    return parse_token(text, field)[0]
 
 
 def is_token_group(name: str) -> bool:

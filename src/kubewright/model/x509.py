@@ -190,6 +190,13 @@ def ca_hash(cert: bytes) -> str:
     return "sha256:" + hashlib.sha256(der).hexdigest()
 
 
+def ca_hashes(bundle: bytes) -> list[str]:
+    """The pins of all certificates in a PEM file. Raises `ConfigError` where there is none."""
+    marker = b"-----BEGIN CERTIFICATE-----"
+    parts = bundle.split(marker)[1:] or [b""]
+    return [ca_hash(marker + part) for part in parts]
+
+
 def load_cert(pem: bytes) -> x509.Certificate:
     """The first certificate of a PEM file. Raises `ConfigError` where there is none."""
     with warnings.catch_warnings():

@@ -52,3 +52,19 @@ def _decimal(value: int, size: int) -> str:
 def normal_duration(text: str) -> str:
     """A duration as Go prints it: `90s` becomes `1m30s`. Raises `ValueError`."""
     return format_duration(parse_duration(text))
+
+
+def short_duration(seconds: float) -> str:
+    """A time that is left, as kubeadm's tables show it: the largest unit alone, such as `23h` or `364d`.
+
+    `<invalid>` for what has passed by more than a second, which clocks may disagree about.
+    """
+    whole = int(seconds)
+    if whole < -1:
+        return "<invalid>"
+    if seconds < 0:
+        return "0s"
+    for unit, size, most in (("s", 1, 60), ("m", 60, 60), ("h", 3600, 24), ("d", 86400, 365)):
+        if whole < size * most:
+            return f"{whole // size}{unit}"
+    return f"{whole // (365 * 86400)}y"
