@@ -28,8 +28,8 @@ from kubewright.lab.machine import enter
 
 _PREFIX = os.environ.get("KUBEWRIGHT_TEST_LABS", "it")
 """What the labs' names begin with: two runs of these tests at once need two of them."""
-OURS = CLUSTER, BAD, OTHER, DRILL, TEN = tuple(
-    f"{_PREFIX}-{name}" for name in ("cluster", "bad", "other", "drill", "ten")
+OURS = CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED = tuple(
+    f"{_PREFIX}-{name}" for name in ("cluster", "bad", "other", "drill", "ten", "parity", "mixed")
 )
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 
@@ -142,11 +142,12 @@ def _inside(lab: Lab, machine: str) -> list[str]:
 
 
 @contextmanager
-def lab_of(kubewright: Kubewright, name: str, *, workers: int) -> Iterator[Lab]:
+def lab_of(kubewright: Kubewright, name: str, *, workers: int, control_planes: int = 1) -> Iterator[Lab]:
     """A lab of machines without a cluster, removed at the end."""
     kubewright("lab", "down", name)
     try:
-        kubewright("lab", "up", "--name", name, "--workers", str(workers), "--machines-only")
+        counts = ["--control-planes", str(control_planes), "--workers", str(workers)]
+        kubewright("lab", "up", "--name", name, *counts, "--machines-only")
         yield open_lab(name)
     finally:
         kubewright("lab", "down", name, code=None)

@@ -1,0 +1,193 @@
+"""Machines on which kubeadm and we can make nodes: runtime, programs, kubelet unit and images are there."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cluster_fixtures import Kubewright, Run, _inside, on
+
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.server import Server
+from kubewright.components.open import open_source
+from kubewright.components.source import Form, Want
+from kubewright.events import Events
+from kubewright.hosts import FileWrite
+from kubewright.lab.lab import Lab
+from kubewright.model import kubeconfig, kubelet, pki, x509
+from kubewright.model.config.cluster import Role
+from kubewright.model.config.load import load_cluster
+from kubewright.phases.install import Images, Programs
+from kubewright.phases.node import Node
+from kubewright.phases.prepare import Kernel, Packages, Runtime
+from kubewright.workflows.desired import KUBELET_PROGRAM, Artifacts, Desired
+from kubewright.workflows.fleet import open_fleet
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
+CONFIG = "/root/kubeadm.yaml"
+EXTERNAL_ETCD = "/root/external-etcd"
+"""Where the external etcd's authority and the client's certificate are: `ca.crt`, `client.crt`, `client.key`."""
+
+
+# -- making them ----------------------------------------------------------------------------------------------
+
+
+async def prepare(lab: Lab, *, control_planes: Sequence[str] = ()) -> None:
+    """Put on all machines of a lab what a node needs before kubeadm or we initialise it.
+
+    The images of a control plane go to those named in `control_planes`, by default to all.
+    """
+    spec = load_cluster(lab.places.cluster_yaml)
+    source, events = open_source(spec.source), Events()
+    want = await Desired.of(spec, source)
+    artifacts = Artifacts(source, events)
+
+    async def one(node: Node) -> None:
+        kubeadm = Want("kubeadm", want.cluster.kubernetes_version, node.facts.arch, Form.BINARY)
+        kubectl = Want("kubectl", want.cluster.kubernetes_version, node.facts.arch, Form.BINARY)
+        programs = list(dict.fromkeys([*want.programs(node), kubeadm, kubectl]))
+        first, rest = want.node_images(as_control_plane(node) if node.name in names else node)
+        await artifacts.fetch([*programs, *first, *rest])
+        for phase in (
+            Packages(node), Kernel(node),
+            Runtime(node, pause_image=want.images["pause"], cgroup_driver="cgroupfs"),
+            Programs(node, artifacts.of(programs)), Images(node, artifacts.of([*first, *rest])),
+        ):  # fmt: skip
+            await phase.run(events)
+        await node.host.write_files(
+            [
+                FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
+                FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
+            ]
+        )
+        await node.host.shell("systemctl daemon-reload && systemctl enable -q kubelet")
+
+    names = set(control_planes) or {machine.name for machine in lab.machines}
+    async with open_fleet(spec, None, events) as nodes, asyncio.TaskGroup() as group:
+        for node in nodes:
+            group.create_task(one(node))
+
+
+def as_control_plane(node: Node) -> Node:
+    """The same node in the role of a control plane."""
+    spec = node.spec.model_copy(update={"roles": [Role.CONTROL_PLANE]})
+    return Node(spec, node.host, node.facts, node.ip)
+
+
+_WIPE = r"""
+systemctl stop kubelet
+ctr -n k8s.io tasks ls -q | xargs -r -n1 ctr -n k8s.io tasks rm -f >/dev/null 2>&1
+ctr -n k8s.io containers ls -q | xargs -r ctr -n k8s.io containers rm >/dev/null 2>&1
+grep -o ' /var/lib/kubelet/[^ ]*' /proc/mounts | sort -r | xargs -r umount
+rm -rf /etc/kubernetes/* /var/lib/etcd /var/lib/kubelet/* "$1" "$1-data"
+systemctl restart containerd
+[ -z "$(ctr -n k8s.io containers ls -q)" ]
+"""
+
+
+def wipe(lab: Lab, machine: str) -> None:
+    """Make a machine what it was after `prepare`, whoever made it a node."""
+    on(lab, machine, _WIPE, EXTERNAL_ETCD)
+
+
+def write(lab: Lab, machine: str, path: str, content: bytes, mode: int = 0o600) -> None:
+    """Put a file on a machine."""
+    script = f'umask 077; mkdir -p "$(dirname "$1")" && cat >"$1" && chmod {mode:o} "$1"'
+    command = [*_inside(lab, machine), "sh", "-c", script, "sh", path]
+    subprocess.run(command, input=content, check=True, timeout=60)
+
+
+# -- an etcd that is not kubeadm's ----------------------------------------------------------------------------
+
+
+def start_external_etcd(lab: Lab, machine: str) -> None:
+    """Run an etcd on a machine, at https://127.0.0.1:2379, which asks for certificates of its own authority."""
+    now = datetime.now(UTC)
+    authority_spec, *others = _etcd_certificates()
+    authority = x509.self_signed_ca(authority_spec, x509.new_key(), now)
+    write(lab, machine, f"{EXTERNAL_ETCD}/ca.crt", authority.cert)
+    for spec in others:
+        pair = x509.sign(spec, x509.new_key(), authority, now)
+        write(lab, machine, f"{EXTERNAL_ETCD}/{spec.base}.crt", pair.cert)
+        write(lab, machine, f"{EXTERNAL_ETCD}/{spec.base}.key", pair.key.reveal())
+    on(lab, machine, _EXTERNAL_ETCD, EXTERNAL_ETCD)
+
+
+_EXTERNAL_ETCD = """
+mkdir -m 700 "$1-data"
+exec ctr -n k8s.io run -d --net-host --mount "type=bind,src=$1,dst=$1,options=rbind:ro" \\
+  --mount "type=bind,src=$1-data,dst=$1-data,options=rbind:rw" \\
+  "$(ctr -n k8s.io images ls -q | grep -m1 ^k8s.gcr.io/etcd:)" external-etcd etcd "--data-dir=$1-data" \\
+  --listen-client-urls=https://127.0.0.1:2379 --advertise-client-urls=https://127.0.0.1:2379 \\
+  --client-cert-auth "--trusted-ca-file=$1/ca.crt" "--cert-file=$1/server.crt" "--key-file=$1/server.key"
+"""
+
+
+def _etcd_certificates() -> list[pki.CertSpec]:
+    """The authority, the server's and the client's."""
+    both = (pki.Usage.SERVER, pki.Usage.CLIENT)
+    return [
+        pki.CertSpec("ca", "ca", "etcd outside", validity=pki.CA_VALIDITY),
+        pki.CertSpec("server", "server", "etcd", usages=both, addresses=("127.0.0.1",), ca="ca"),
+        pki.CertSpec("client", "client", "apiserver", usages=(pki.Usage.CLIENT,), ca="ca"),
+    ]
+
+
+# -- using them -----------------------------------------------------------------------------------------------
+
+
+def kubeadm(lab: Lab, machine: str, *arguments: str) -> str:
+    """Run the real kubeadm; what it printed, its warnings included."""
+    return on(lab, machine, 'KUBECONFIG=/etc/kubernetes/admin.conf kubeadm "$@" 2>&1', *arguments)
+
+
+def host_options(lab: Lab, machine: str) -> list[str | Path]:
+    """What makes a node command of ours act on a machine."""
+    return [
+        "--host", f"root@{lab.machine(machine).plan.address}", "--ssh-key", lab.places.key,
+        "--ssh-known-hosts", lab.places.known_hosts,
+    ]  # fmt: skip
+
+
+def kubewright_on(
+    kubewright: Kubewright, lab: Lab, machine: str, *arguments: str | Path, code: int | None = 0
+) -> Run:
+    """Run a node command of ours on a machine."""
+    return kubewright(*arguments, *host_options(lab, machine), code=code)
+
+
+def until_signed(lab: Lab, machine: str) -> None:
+    """Wait until the controller manager has signed cluster-info: before that nobody can join."""
+    on(
+        lab, machine,
+        f"for i in $(seq 300); do {KUBECTL} -n kube-public get configmap cluster-info -o yaml 2>/dev/null "
+        "| grep -q jws-kubeconfig && exit 0; sleep 0.1; done; exit 1",
+    )  # fmt: skip
+
+
+def copy_tree(lab: Lab, source: str, target: str, directory: str, names: str) -> None:
+    """Copy files (shell patterns, below a directory) from one machine to another."""
+    read = [*_inside(lab, source), "sh", "-c", f'cd "$1" && tar -cf - {names}', "sh", directory]
+    unpack = [*_inside(lab, target), "tar", "-C", directory, "-xf", "-"]
+    on(lab, target, 'mkdir -p "$1"', directory)
+    done = subprocess.run(read, capture_output=True, check=True, timeout=60)
+    subprocess.run(unpack, input=done.stdout, check=True, timeout=60)
+
+
+async def apply_network(lab: Lab) -> None:
+    """Give a cluster that `init` made on cp1 the pod network and a DNS server that need no registry of images."""
+    spec = load_cluster(lab.places.cluster_yaml)
+    source = open_source(spec.source)
+    want = await Desired.of(spec, source)
+    async with open_fleet(spec, None, Events()) as nodes:
+        first = nodes[0]
+        on(lab, "cp1", f"{KUBECTL} -n kube-system delete deployment,configmap coredns --ignore-not-found")
+        text = on(lab, "cp1", "cat /etc/kubernetes/admin.conf")
+        async with KubeClient(
+            Server.from_kubeconfig(kubeconfig.load(text.encode(), "admin.conf")), timeout=30
+        ) as kube:
+            for obj in [*want.network_objects(first), *want.dns_objects()]:
+                await kube.apply(obj)
