@@ -114,11 +114,6 @@ def after_bootstrap(server: str, ca: bytes) -> Object:
     }
 
 
-def bootstrap(server: str, ca: bytes, credentials: Mapping[str, str]) -> Object:
-    """`bootstrap-kubelet.conf`, with kubeadm's names: what a kubelet asks for its certificate with."""
-    return _document(DEFAULT_CLUSTER_NAME, server, ca, "tls-bootstrap-token-user", credentials)
-
-
 def node_client_cert(node_name: str) -> CertSpec:
     """What a kubelet asks for in its TLS bootstrap: its Node's identity, with the kind of key that it makes."""
     return client_cert(KUBELET, f"system:node:{node_name}", NODES, kind=KeyKind.ECDSA_P256)
