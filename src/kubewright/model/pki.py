@@ -12,6 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kubewright.model.config.duration import parse_duration
 from kubewright.model.node import ControlPlaneNode, is_address, nth_address, split_endpoint
 from kubewright.model.versions import facts_for
 
@@ -46,6 +47,7 @@ class KeyKind(StrEnum):
     RSA_3072 = "RSA-3072"
     RSA_4096 = "RSA-4096"
     ECDSA_P256 = "ECDSA-P256"
+    ECDSA_P384 = "ECDSA-P384"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ SERVICE_ACCOUNT_PUBLIC_KEY = "sa.pub"
 def cluster_cas(cluster: ClusterConfiguration) -> tuple[CertSpec, ...]:
     """The authorities of a cluster, one copy for all of its control planes; etcd's only where etcd is ours."""
     specs = (CA, FRONT_PROXY_CA) if cluster.etcd.external else (CA, FRONT_PROXY_CA, ETCD_CA)
-    return _with_kind(specs, key_kind(cluster))
+    return _with_kind(specs, cluster)
 
 
 def control_plane_certs(cluster: ClusterConfiguration, node: ControlPlaneNode) -> tuple[CertSpec, ...]:
@@ -117,7 +119,7 @@ def control_plane_certs(cluster: ClusterConfiguration, node: ControlPlaneNode) -
             peer_sans=cluster.etcd.local.peer_cert_sans if cluster.etcd.local else (),
             client_groups=() if facts.super_admin else (MASTERS,),
         )
-    return _with_kind(specs, key_kind(cluster))
+    return _with_kind(specs, cluster)
 
 
 def etcd_certs(
@@ -156,8 +158,19 @@ def client_cert(
 
 
 def key_kind(cluster: ClusterConfiguration) -> KeyKind:
-    """The kind of all keys: RSA 2048, or ECDSA where the feature gate `PublicKeysECDSA` is on."""
-    return KeyKind.ECDSA_P256 if cluster.feature_gates.get("PublicKeysECDSA") else KeyKind.RSA_2048
+    """The kind of all keys: `encryptionAlgorithm`, or ECDSA where the older gate `PublicKeysECDSA` is on."""
+    if cluster.feature_gates.get("PublicKeysECDSA"):
+        return KeyKind.ECDSA_P256
+    return KeyKind(cluster.encryption_algorithm)
+
+
+def leaf_validity(cluster: ClusterConfiguration) -> timedelta:
+    """How long certificates live that are no authority's: `certificateValidityPeriod`."""
+    return _period(cluster.certificate_validity_period)
+
+
+def _period(duration: str) -> timedelta:
+    return timedelta(microseconds=parse_duration(duration) // 1000)
 
 
 def _api_names(cluster: ClusterConfiguration, node: ControlPlaneNode) -> list[str]:
@@ -184,5 +197,8 @@ def _serving(
     return CertSpec(name, base, common_name, usages=usages, dns_names=dns_names, addresses=addresses, ca=ca)
 
 
-def _with_kind(specs: Iterable[CertSpec], kind: KeyKind) -> tuple[CertSpec, ...]:
-    return tuple(replace(spec, key_kind=kind) for spec in specs)
+def _with_kind(specs: Iterable[CertSpec], cluster: ClusterConfiguration) -> tuple[CertSpec, ...]:
+    """The specs with the kind of key and the lifetimes that the configuration asks for."""
+    kind, leaf = key_kind(cluster), leaf_validity(cluster)
+    ca = _period(cluster.ca_certificate_validity_period)
+    return tuple(replace(spec, key_kind=kind, validity=ca if spec.is_ca else leaf) for spec in specs)

@@ -28,6 +28,10 @@ from kubewright.secret import Secret
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 _RSA_BITS = {KeyKind.RSA_2048: 2048, KeyKind.RSA_3072: 3072, KeyKind.RSA_4096: 4096}
+_CURVES: dict[KeyKind, ec.EllipticCurve] = {
+    KeyKind.ECDSA_P256: ec.SECP256R1(),
+    KeyKind.ECDSA_P384: ec.SECP384R1(),
+}
 _USAGES = {Usage.SERVER: ExtendedKeyUsageOID.SERVER_AUTH, Usage.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
@@ -45,8 +49,8 @@ def new_key(kind: KeyKind = KeyKind.RSA_2048) -> Secret[bytes]:
     An RSA key of 2048 bits costs about 50 ms of CPU; the interpreter's lock is free meanwhile.
     """
     key: PrivateKey
-    if kind is KeyKind.ECDSA_P256:
-        key = ec.generate_private_key(ec.SECP256R1())
+    if kind in _CURVES:
+        key = ec.generate_private_key(_CURVES[kind])
     else:
         key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS[kind])
     return Secret(

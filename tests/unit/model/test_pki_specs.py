@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from kubewright.errors import ConfigError
@@ -68,6 +70,17 @@ def test_the_kind_of_key_is_the_clusters() -> None:
     assert {spec.key_kind for spec in specs().values()} == {pki.KeyKind.RSA_2048}
     found = specs(featureGates={"PublicKeysECDSA": True})
     assert {spec.key_kind for spec in found.values()} == {pki.KeyKind.ECDSA_P256}
+    for kind in pki.KeyKind:
+        found = specs(encryptionAlgorithm=str(kind))
+        assert {spec.key_kind for spec in found.values()} == {kind}
+
+
+def test_lifetimes_are_the_clusters() -> None:
+    found = specs(certificateValidityPeriod="100h", caCertificateValidityPeriod="1000h30m")
+    assert found["ca"].validity == timedelta(hours=1000, minutes=30)
+    assert {spec.validity for spec in found.values() if not spec.is_ca} == {timedelta(hours=100)}
+    assert specs()["ca"].validity == pki.CA_VALIDITY
+    assert specs()["apiserver"].validity == pki.LEAF_VALIDITY
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ def test_rsa_keys_are_written_as_go_writes_them() -> None:
     assert str(key) == "<secret>"
 
 
+@pytest.mark.parametrize(("kind", "size"), [(KeyKind.RSA_3072, 3072), (EC, 256), (KeyKind.ECDSA_P384, 384)])
+def test_keys_of_each_kind(kind: KeyKind, size: int) -> None:
+    assert x509.load_key(x509.new_key(kind)).key_size == size
+
+
 async def test_keys_are_made_side_by_side() -> None:
     keys = await x509.new_keys([EC, EC, KeyKind.RSA_2048])
     assert len({key.reveal() for key in keys}) == 3
