@@ -82,11 +82,13 @@ cli = Root(
         "check": ("kubewright.cli.check:check", "Test a cluster's networks, DNS and API from every node."),
         "completion": ("kubewright.cli.completion:completion", "Print the completion script of a shell."),
         "config": ("kubewright.cli.config:config", "Work with configuration files and their schema."),
+        "help": ("kubewright.cli.help:help_command", "Print the help of a command."),
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
         "version": ("kubewright.cli.version:version", "Print the version."),
     },
+    aliases={"certificates": "certs"},
 )  # fmt: skip
 
 
