@@ -39,9 +39,21 @@ def kubelet_configuration(
     `FindingsError` for mistakes in what is passed through.
     """
     cc = cc or default_cluster_configuration(spec)
-    facts = facts_for(cc.kubernetes_version)
     user = spec.kubelet_configuration
-    raise_if_any(kubelet_findings(user, facts))
+    raise_if_any(kubelet_findings(user, facts_for(cc.kubernetes_version)))
+    base: Object = {"containerLogMaxFiles": 5, "containerLogMaxSize": "10Mi"}
+    if cgroup_driver:
+        base["cgroupDriver"] = cgroup_driver
+    said = {name: value for name, value in user.items() if value not in (None, "")}
+    return kubelet_document(base | said, cc, resolv_conf=resolv_conf)
+
+
+def kubelet_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, resolv_conf: str = "") -> Object:
+    """kubeadm's KubeletConfiguration for a cluster, under the user's fields, which have been checked before.
+
+    `resolv_conf` is named in it where it is not empty.
+    """
+    facts = facts_for(cc.kubernetes_version)
     defaults = _over(
         facts.kubelet_unset,
         {
@@ -55,16 +67,14 @@ def kubelet_configuration(
             "authorization": {"mode": "Webhook"},
             "clusterDNS": [nth_address(cc.networking.service_subnet, 10)],
             "clusterDomain": cc.networking.dns_domain,
-            "containerLogMaxFiles": 5,
-            "containerLogMaxSize": "10Mi",
             "healthzBindAddress": "127.0.0.1",
             "healthzPort": 10248,
             "rotateCertificates": True,
             "staticPodPath": "/etc/kubernetes/manifests",
         },
     )
-    if driver := cgroup_driver or facts.cgroup_driver:
-        defaults["cgroupDriver"] = driver
+    if facts.cgroup_driver:
+        defaults["cgroupDriver"] = facts.cgroup_driver
     if resolv_conf:
         defaults["resolvConf"] = resolv_conf
     return _merged(defaults, user, facts.kubelet_fields)
@@ -76,9 +86,14 @@ def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None 
     Raises `FindingsError` for mistakes in what is passed through.
     """
     cc = cc or default_cluster_configuration(spec)
-    facts = facts_for(cc.kubernetes_version)
     user = spec.kube_proxy_configuration
-    raise_if_any(kube_proxy_findings(user, facts))
+    raise_if_any(kube_proxy_findings(user, facts_for(cc.kubernetes_version)))
+    return kube_proxy_document(user, cc, pod_subnet=cc.networking.pod_subnet or spec.network.pod_subnet)
+
+
+def kube_proxy_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, pod_subnet: str = "") -> Object:
+    """kubeadm's KubeProxyConfiguration for a cluster, under the user's fields, which have been checked before."""
+    facts = facts_for(cc.kubernetes_version)
     defaults = _over(
         facts.kube_proxy_unset,
         {
@@ -86,7 +101,7 @@ def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None 
             "kind": "KubeProxyConfiguration",
             "bindAddress": "0.0.0.0",  # noqa: S104
             "clientConnection": {"kubeconfig": KUBE_PROXY_KUBECONFIG},
-            "clusterCIDR": cc.networking.pod_subnet or spec.network.pod_subnet,
+            "clusterCIDR": pod_subnet or cc.networking.pod_subnet,
         },
     )
     return _merged(defaults, user, facts.kube_proxy_fields)
