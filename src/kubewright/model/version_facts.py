@@ -100,6 +100,14 @@ class VersionFacts:
     """How many minor versions a kubelet may be behind the API server; it may never be ahead (P06)."""
     kubeadm_kubelet_minors_behind: int
     """How many minor versions a kubelet may be behind kubeadm, which is stricter: 1 until 1.28, then 3."""
+    needed_programs: tuple[str, ...]
+    """The programs without which preflight refuses a host (`FileExisting-NAME`)."""
+    useful_programs: tuple[str, ...]
+    """Those that it only misses."""
+    bridge_filter_checked: bool
+    """Whether preflight asks that bridged packets pass iptables; from 1.30 on that is the pod network's affair."""
+    cgroup_v1: Literal["supported", "maintained", "refused"]
+    """What the kubelet says to cgroup v1: in maintenance from 1.31 on, refused unless asked for from 1.35 on."""
 
     # -- static Pods ------------------------------------------------------------------------------------------
 

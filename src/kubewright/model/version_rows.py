@@ -86,6 +86,10 @@ _1_20 = VersionFacts(
     token_secrets=True,
     kubelet_minors_behind=2,
     kubeadm_kubelet_minors_behind=1,
+    needed_programs=("conntrack", "ip", "iptables", "mount", "nsenter"),
+    useful_programs=("ebtables", "ethtool", "socat", "tc", "touch"),
+    bridge_filter_checked=True,
+    cgroup_v1="supported",
     api_server_insecure_port_flag=True,
     insecure_port_flags=True,
     dual_stack_flags=True,
@@ -222,6 +226,7 @@ _1_30 = replace(
         **{_ECDSA: False, _ROOTLESS: False, _LEARNER: True, _ADDONS_FIRST: False, _WAIT_ALL: False}
     ),
     etcd_tag="3.5.12-0",
+    bridge_filter_checked=False,
     authorization_config=True,
 )
 _1_31 = replace(
@@ -232,6 +237,7 @@ _1_31 = replace(
     ),
     etcd_tag="3.5.15-0",
     pause_tag="3.10",
+    cgroup_v1="maintained",
     ca_dirs=("/etc/pki/ca-trust", "/etc/pki/tls/certs", *_CA_DIRS),
     etcd_probes=ProbePaths(live="/livez", startup="/readyz", ready="/readyz"),
 )
@@ -244,6 +250,8 @@ _1_32 = replace(
     kubeadm_features=frozenset({_UNVERSIONED, _LEARNER}),
     etcd_tag="3.5.16-0",
     coredns_tag="v1.11.3",
+    needed_programs=("ip", "iptables", "mount", "nsenter"),
+    useful_programs=("ethtool", "tc", "touch"),
     scheduler_probes=ProbePaths(live="/livez", startup="/livez", ready="/readyz"),
     dns_caches_cluster=False,
 )
@@ -254,6 +262,8 @@ _1_33 = replace(
     ),
     etcd_tag="3.5.21-0",
     coredns_tag="v1.12.0",
+    needed_programs=("losetup", "mount", "cp"),
+    useful_programs=(),
 )
 _1_34 = replace(
     _components("1.34", _1_33),
@@ -275,6 +285,7 @@ _1_35 = replace(
     etcd_tag="3.6.6-0",
     coredns_tag="v1.13.1",
     pause_image_flag="never",
+    cgroup_v1="refused",
 )
 _1_36 = replace(
     _components("1.36", _1_35),
