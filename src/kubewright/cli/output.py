@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -10,8 +10,11 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def output_option(*formats: str) -> Callable[[F], F]:
-    """Add `-o/--output` with these formats, the first of them the default, as the parameter `output`."""
+def output_option(*formats: str, also: Sequence[str] = ()) -> Callable[[F], F]:
+    """Add `-o/--output` with these formats, the first of them the default, as the parameter `output`.
+
+    `also` are further names of it, which older scripts use.
+    """
 
     def remember(ctx: click.Context, _param: click.Parameter, value: str) -> str:
         ctx.meta["kubewright.output"] = value  # an error's form follows it: see cli.report
@@ -20,6 +23,8 @@ def output_option(*formats: str) -> Callable[[F], F]:
     return click.option(
         "-o",
         "--output",
+        *also,
+        "output",
         type=click.Choice(formats),
         default=formats[0],
         show_default=True,

@@ -9,19 +9,25 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from kubewright.errors import ConfigError
+from kubewright.model.config.duration import parse_duration
 from kubewright.model.objects import SYSTEM, Object, metadata
 from kubewright.model.rbac import BOOTSTRAPPERS
 from kubewright.secret import Secret
 
+if TYPE_CHECKING:
+    from kubewright.model.config.kubeadm_nodes import BootstrapTokenSpec
+
 SECRET_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105
 SECRET_PREFIX = "bootstrap-token-"  # noqa: S105
 USAGES = ("signing", "authentication")
+TOKEN_LIFETIME = timedelta(hours=24)
+"""Of a token for which no other was said."""
 
 _ID = re.compile(r"[a-z0-9]{6}", re.ASCII)
 _TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})", re.ASCII)
@@ -75,6 +81,58 @@ def identity(text: Secret[str], field: str = "token") -> str:
     if _ID.fullmatch(text.reveal()):
         return text.reveal()
     return parse_token(text, field)[0]
+
+
+def make_token(
+    now: datetime,
+    *,
+    token: Secret[str] | None = None,
+    ttl: timedelta | None = None,
+    expires: datetime | None = None,
+    description: str = "",
+    usages: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    field: str = "token",
+) -> BootstrapToken:
+    """A token to be created; what is not said has kubeadm's default, and a token is random.
+
+    A `ttl` of zero is for ever; `now` must be aware of its time zone. Raises `ConfigError`, which names the part
+    of `field` that is wrong.
+    """
+    usages = tuple(dict.fromkeys(usages)) or USAGES
+    if unknown := [usage for usage in usages if usage not in USAGES]:
+        raise ConfigError(f"{field}: usages: {unknown[0]!r} is not one of {', '.join(USAGES)}")
+    authenticates = "authentication" in usages
+    groups = tuple(dict.fromkeys(groups)) or ((BOOTSTRAPPERS,) if authenticates else ())
+    if groups and not authenticates:
+        raise ConfigError(
+            f"{field}: groups: a token whose usages lack 'authentication' puts nobody in a group",
+            hint="leave the groups out, or add the usage",
+        )
+    if wrong := [name for name in groups if not is_token_group(name)]:
+        raise ConfigError(
+            f"{field}: groups: {wrong[0]!r} is not a group for a token",
+            hint="a group begins with system:bootstrappers: and goes on with lower-case letters, digits, "
+            "colons and dashes",
+        )
+    if ttl is not None and ttl < timedelta(0):
+        raise ConfigError(f"{field}: ttl: must not be negative", hint="0 is for ever")
+    if expires is None and ttl != timedelta(0):
+        expires = now + (TOKEN_LIFETIME if ttl is None else ttl)
+    name, hidden = parse_token(token or generate_token(), field)
+    return BootstrapToken(name, hidden, expires, description, tuple(usages), tuple(groups))
+
+
+def of_specs(specs: Sequence[BootstrapTokenSpec], now: datetime) -> list[BootstrapToken]:
+    """The tokens of an InitConfiguration's `bootstrapTokens`. Raises `ConfigError`, as `make_token` does."""
+    return [
+        make_token(
+            now, token=spec.token, expires=spec.expires, description=spec.description, usages=spec.usages,
+            groups=spec.groups if "groups" in spec.model_fields_set else (), field=f"bootstrapTokens[{index}]",
+            ttl=None if spec.ttl is None else timedelta(microseconds=parse_duration(spec.ttl) // 1000),
+        )
+        for index, spec in enumerate(specs)
+    ]  # fmt: skip
 
 
 def is_token_group(name: str) -> bool:
