@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -66,6 +66,7 @@ class PhasedCommand(click.Group):
         return _PhaseGroup(
             "phase",
             [_phase_command(self, step, step.name) for step in self.steps],
+            aliases=_aliases(self.steps),
             help=f"Run one phase of `{self.name}` alone.",
         )
 
@@ -73,8 +74,10 @@ class PhasedCommand(click.Group):
 class _PhaseGroup(LazyGroup):
     """Phases in the order in which they run."""
 
-    def __init__(self, name: str, commands: Iterable[click.Command], *, help: str) -> None:
-        super().__init__(name, lazy={}, help=help, no_args_is_help=True)
+    def __init__(
+        self, name: str, commands: Iterable[click.Command], *, aliases: Mapping[str, str], help: str
+    ) -> None:
+        super().__init__(name, lazy={}, aliases=aliases, help=help, no_args_is_help=True)
         for command in commands:
             self.add_command(command)
 
@@ -89,9 +92,13 @@ def _phase_command(main: PhasedCommand, step: Step[Any], path: str) -> click.Com
     children = [_phase_command(main, child, f"{path}/{child.name}") for child in step.steps]
     if step.all_at_once:
         children.insert(0, _leaf(main, "all", path, step, _title_of_all(step)))
-    group = _PhaseGroup(step.name, children, help=f"{step.title}.")
+    group = _PhaseGroup(step.name, children, aliases=_aliases(step.steps), help=f"{step.title}.")
     group.hidden = step.hidden
     return group
+
+
+def _aliases(steps: Sequence[Step[Any]]) -> dict[str, str]:
+    return {alias: step.name for step in steps for alias in step.aliases}
 
 
 def _title_of_all(step: Step[Any]) -> str:

@@ -38,6 +38,8 @@ class Step(Generic[R]):
     """Whether help leaves it out."""
     all_at_once: bool = True
     """Whether `phase NAME all` runs all of its `steps`."""
+    aliases: tuple[str, ...] = ()
+    """Other names that `phase` takes for it, and help does not show."""
 
 
 def paths(steps: Sequence[Step[R]], above: str = "") -> Iterator[tuple[str, Step[R]]]:

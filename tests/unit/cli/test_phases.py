@@ -26,6 +26,7 @@ STEPS: tuple[Step[None], ...] = (
     ),
     Step("etcd", "Write etcd", steps=(Step("local", "Write the local etcd"),), all_at_once=False),
     Step("secret", "Nobody sees this", hidden=True),
+    Step("upload-config", "Upload it", aliases=("uploadconfig",)),
 )
 
 
@@ -136,3 +137,8 @@ def test_hosts_that_are_none(host: str) -> None:
 
     with pytest.raises(KubewrightError, match="--host"):
         _host_spec(NodeOptions(host=host), "cp1")
+
+
+def test_a_phase_has_second_names() -> None:
+    assert call("phase", "uploadconfig")["only"] == "upload-config"
+    assert "uploadconfig" not in CliRunner().invoke(command, ["phase", "--help"]).output
