@@ -1,0 +1,277 @@
+"""A further member of a stacked etcd: announced, started, given its vote, and taken back where it never starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import yaml
+
+from kubewright.clients.etcd import Credentials, EtcdClient, EtcdError, Member
+from kubewright.clients.kube import KubeClient
+from kubewright.clients.paths import Object
+from kubewright.errors import ExitCode, HostError, KubewrightError
+from kubewright.events import Activity
+from kubewright.hosts import Host
+from kubewright.model import manifests, stored
+from kubewright.model.arguments import EtcdMember, client_url, peer_url
+from kubewright.model.node import ControlPlaneNode
+from kubewright.phases.controlplane import StaticPods
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
+from kubewright.secret import Secret
+
+CLIENT_URLS = "kubeadm.kubernetes.io/etcd.advertise-client-urls"
+_PODS = "component=etcd,tier=control-plane"
+# A member that comes to a large database takes its time, and says nothing until it has all of it.
+_START = 300.0
+
+
+async def credentials(host: Host, certificates_dir: str) -> Credentials:
+    """The client certificate by which kubeadm's own tools use etcd. Raises `HostError` where it is not there."""
+    directory = f"{certificates_dir}/etcd"
+    paths = [f"{directory}/{name}" for name in ("ca.crt", "healthcheck-client.crt", "healthcheck-client.key")]
+    found = await host.read_files(paths)
+    for path in paths:
+        if path not in found:
+            raise HostError(
+                f"{host.name}: there is no {path}, by which etcd is used", host=host.name,
+                exit_code=ExitCode.HOST_NOT_FIT,
+                hint="the phase control-plane-prepare/certs makes it",
+            )  # fmt: skip
+    return Credentials(found[paths[0]], found[paths[1]], Secret(found[paths[2]]))
+
+
+async def endpoints(kube: KubeClient) -> list[str]:
+    """Where the members of a stacked etcd serve clients, as their Pods say, or else `kubeadm-config`."""
+    pods = await kube.list("v1", "Pod", "kube-system", labels=_PODS)
+    said = [str((pod["metadata"].get("annotations") or {}).get(CLIENT_URLS) or "") for pod in pods]
+    urls = [url for text in said for url in text.split(",") if url]
+    if urls:
+        return urls
+    config = await kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, "kube-system")
+    status = yaml.safe_load(((config or {}).get("data") or {}).get("ClusterStatus") or "{}")
+    rows = (status or {}).get("apiEndpoints") or {}
+    return [client_url(row["advertiseAddress"]) for row in rows.values() if row.get("advertiseAddress")]
+
+
+class EtcdHealthy(Phase):
+    """All members of etcd serve: before that no further one may be announced."""
+
+    name: ClassVar[str] = "check-etcd"
+    title: ClassVar[str] = "check that etcd is healthy"
+    always_verify: ClassVar[bool] = True
+
+    def __init__(
+        self, node: Node, kube: KubeClient, certificates_dir: str, *, deadline: float = 60.0
+    ) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._kube = kube
+        self._certificates_dir = certificates_dir
+        self._deadline = deadline
+
+    async def look(self) -> list[Change]:
+        """Nothing is changed."""
+        return []
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Nothing to do."""
+
+    async def verify(self, activity: Activity) -> None:
+        """Ask each of them."""
+        host = self._node.host
+        keys = await credentials(host, self._certificates_dir)
+        async with EtcdClient(await endpoints(self._kube), keys, host.forward_tcp) as etcd:
+
+            async def missing() -> str | None:
+                members = await etcd.sync()
+                urls = [member.client_urls[0] for member in members if member.client_urls]
+                async with asyncio.TaskGroup() as group:
+                    tasks = {url: group.create_task(etcd.health(url)) for url in urls}
+                ill = [f"{url}: {task.result()}" for url, task in tasks.items() if task.result()]
+                return "; ".join(ill) or None
+
+            await wait_until(
+                missing, "all members of etcd to be healthy", deadline=self._deadline, progress=activity.progress,
+                hint="on a control plane, `kubectl -n kube-system get pods -l component=etcd -o wide` shows them; "
+                "one that is gone for good must be taken out: `etcdctl member remove`",
+            )  # fmt: skip
+
+
+class NewEtcdMember(Phase):
+    """This control plane's own member of the cluster's etcd.
+
+    It is announced as a learner, which gets all data and has no vote, runs, and is promoted then: etcd serves all
+    the time, and a member that never starts can be taken back, which a second voter could not (two voters of whom
+    one does not run decide nothing).
+    """
+
+    name: ClassVar[str] = "etcd"
+    title: ClassVar[str] = "add a member to etcd"
+
+    def __init__(
+        self,
+        node: Node,
+        kube: KubeClient,
+        api: ControlPlaneNode,
+        *,
+        certificates_dir: str,
+        data_dir: str,
+        pod: Callable[[Sequence[EtcdMember]], Object],
+        start_deadline: float = _START,
+    ) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._kube = kube
+        self._api = api
+        self._certificates_dir = certificates_dir
+        self._data_dir = data_dir
+        self._pod = pod
+        self._start_deadline = start_deadline
+        self._path = manifests.manifest_path(manifests.ETCD)
+        self._peer = peer_url(api.advertise_address)
+
+    async def look(self) -> list[Change]:
+        """Whether the manifest is there, and the member has its vote."""
+        host = self._node.host
+        if not await host.stat_files([self._path], digest=False):
+            return [
+                Change(Action.RUN, f"announce etcd member {self._api.name} ({self._peer})", self.host_name),
+                Change(Action.CREATE, self._path, self.host_name),
+            ]
+        async with await self._client() as etcd:
+            mine = self._mine(await etcd.sync())
+        if mine is None or not mine.started or mine.is_learner:
+            return [Change(Action.RUN, f"wait for etcd member {self._api.name}", self.host_name)]
+        return []
+
+    async def _client(self) -> EtcdClient:
+        host = self._node.host
+        keys = await credentials(host, self._certificates_dir)
+        others = [
+            url
+            for url in await endpoints(self._kube)
+            if urlsplit(url).hostname != self._api.advertise_address
+        ]
+        return EtcdClient(others, keys, host.forward_tcp)
+
+    def _mine(self, members: Sequence[Member]) -> Member | None:
+        return next((member for member in members if self._peer in member.peer_urls), None)
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Announce, write the manifest, wait, promote."""
+        async with await self._client() as etcd:
+            await etcd.sync()
+            members = await self._announced(etcd, activity)
+            try:
+                await self._start(members, activity)
+                await self._wait_for_start(etcd, activity)
+            except (KubewrightError, asyncio.CancelledError):
+                await asyncio.shield(self._take_back(etcd, activity))
+                raise
+            await self._promote(etcd, activity)
+
+    async def _announced(self, etcd: EtcdClient, activity: Activity) -> list[Member]:
+        """All members, ours among them. One that an earlier run has announced is taken up."""
+        has_data = bool(await self._node.host.stat_files([f"{self._data_dir}/member"], digest=False))
+        mine = self._mine(await etcd.members())
+        if mine is not None and mine.started and not has_data:
+            # Its data is gone: with its old id and an empty disk it would have forgotten what it voted for.
+            activity.progress(f"take out {mine}, whose data is gone")
+            old = mine.id
+            await self._patiently(lambda: etcd.remove(old), "the old member to be taken out", activity)
+            mine = None
+        if mine is None and has_data:
+            raise HostError(
+                f"{self.host_name}: {self._data_dir} holds the data of an etcd that is no member of this cluster",
+                host=self.host_name, exit_code=ExitCode.HOST_IN_OTHER_CLUSTER,
+                hint=f"move {self._data_dir}/member away, or let `kubewright reset` clear the host",
+            )  # fmt: skip
+        if mine is not None:
+            return await etcd.members()
+        found: list[Member] = []
+
+        async def add() -> None:
+            nonlocal found
+            found = await etcd.add(self._peer, learner=True)
+
+        await self._patiently(add, "the new member to be announced", activity)
+        return found
+
+    async def _patiently(self, ask: Callable[[], Awaitable[object]], what: str, activity: Activity) -> None:
+        """Ask etcd for something until it is in a state for it: it elects a leader, or another member joins."""
+
+        async def missing() -> str | None:
+            try:
+                await ask()
+            except EtcdError as error:
+                if not (error.passes or error.not_now):
+                    raise
+                return error.message
+            return None
+
+        await wait_until(
+            missing, f"{self.host_name}: {what}", deadline=120, interval=0.2, progress=activity.progress,
+            hint="are all members up? `kubectl -n kube-system get pods -l component=etcd -o wide`",
+        )  # fmt: skip
+
+    async def _start(self, members: Sequence[Member], activity: Activity) -> None:
+        activity.progress("start it")
+        named = [
+            EtcdMember(
+                self._api.name if self._peer in member.peer_urls else member.name or member.hex_id,
+                member.peer_urls[0],
+            )
+            for member in members
+        ]
+        # 0700: etcd 3.4.10 and newer refuse a directory that others can read.
+        await self._node.host.shell('[ -d "$1" ] || mkdir -p -m 700 "$1"', self._data_dir)
+        if await self._node.host.stat_files([self._path], digest=False):
+            return  # an earlier run's: the members of that moment stand in it, and those of now do not matter
+        pods = StaticPods(self._node, {manifests.ETCD: self._pod(named)})
+        await pods.act(await pods.look(), activity)
+
+    async def _wait_for_start(self, etcd: EtcdClient, activity: Activity) -> None:
+        async def missing() -> str | None:
+            try:
+                mine = self._mine(await etcd.members())
+            except EtcdError as error:
+                if not error.passes:
+                    raise
+                return error.message
+            return None if mine is not None and mine.started else "it has not reached the other members yet"
+
+        await wait_until(
+            missing, f"{self.host_name}: the new member of etcd to start", deadline=self._start_deadline,
+            diagnose=self._diagnose, progress=activity.progress,
+            hint=f"can it reach the other members, and they {self._peer}?",
+        )  # fmt: skip
+
+    async def _diagnose(self) -> list[str]:
+        host = self._node.host
+        return [*await container_evidence(host, "etcd"), *await unit_evidence(host, "kubelet", lines=5)]
+
+    async def _promote(self, etcd: EtcdClient, activity: Activity) -> None:
+        mine = self._mine(await etcd.members())
+        if mine is None or not mine.is_learner:
+            return
+        activity.progress("wait until it has all data")
+        await self._patiently(lambda: etcd.promote(mine.id), "the new member to have all data", activity)
+        etcd.endpoints = [*etcd.endpoints, client_url(self._api.advertise_address)]
+
+    async def _take_back(self, etcd: EtcdClient, activity: Activity) -> None:
+        """Undo the announcement of a member that has never started; one that has is the cluster's now."""
+        with suppress(KubewrightError):
+            mine = self._mine(await etcd.members())
+            if mine is None or mine.started:
+                return
+            activity.progress("take back the member that did not start")
+            await self._node.host.shell(
+                'rm -f "$1"; rm -rf "$2/member"', self._path, self._data_dir, check=False
+            )
+            await etcd.remove(mine.id)
