@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +26,7 @@ from kubewright.model.pki import CertSpec, KeyKind, Usage
 from kubewright.secret import Secret
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 _RSA_BITS = {KeyKind.RSA_2048: 2048, KeyKind.RSA_3072: 3072, KeyKind.RSA_4096: 4096}
 _CURVES: dict[KeyKind, ec.EllipticCurve] = {
@@ -89,7 +90,7 @@ def self_signed_ca(spec: CertSpec, key: Secret[bytes], now: datetime) -> KeyPair
     private = load_key(key)
     name = _subject(spec)
     builder = (
-        _builder(spec, private, issuer=name, start=now, end=now + spec.validity)
+        _builder(name, private, issuer=name, start=now, end=now + spec.validity)
         .add_extension(_key_usage(signs=True), critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
@@ -103,26 +104,46 @@ def sign(spec: CertSpec, key: Secret[bytes], ca: KeyPair, now: datetime) -> KeyP
     Like kubeadm's, it is valid from the CA's own start, so that hosts whose clocks are late accept it, and
     for `spec.validity` from now, but not longer than the CA itself.
     """
-    ca_cert, ca_key, private = load_cert(ca.cert), load_key(ca.key), load_key(key)
-    end = min(now + spec.validity, ca_cert.not_valid_after_utc)
-    builder = (
-        _builder(spec, private, issuer=ca_cert.subject, start=ca_cert.not_valid_before_utc, end=end)
-        .add_extension(_key_usage(signs=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([_USAGES[usage] for usage in spec.usages]), critical=False)
-        .add_extension(_authority(ca_cert), critical=False)
-    )
-    if names := _names(spec):
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return KeyPair(_pem(builder.sign(ca_key, hashes.SHA256())), key)
+    usages = x509.ExtendedKeyUsage([_USAGES[usage] for usage in spec.usages])
+    return _leaf(_subject(spec), usages, _alternatives(spec), spec.validity, key, ca, now)
+
+
+def sign_again(cert: bytes, key: Secret[bytes], ca: KeyPair, now: datetime, validity: timedelta) -> KeyPair:
+    """A leaf certificate with the subject, names and usages of another, for its new key; otherwise as `sign`.
+
+    Raises `ConfigError` where `cert` is no certificate.
+    """
+    found = load_cert(cert)
+    usages, names = _extension(found, x509.ExtendedKeyUsage), _extension(found, x509.SubjectAlternativeName)
+    return _leaf(found.subject, usages, names, validity, key, ca, now)
 
 
 def request(spec: CertSpec, key: Secret[bytes]) -> bytes:
     """A certificate signing request (PKCS #10) as PEM, with the spec's subject and names."""
-    private = load_key(key)
-    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(spec))
-    if names := _names(spec):
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return _request(_subject(spec), _alternatives(spec), key)
+
+
+def request_again(cert: bytes, key: Secret[bytes]) -> bytes:
+    """A request for a certificate with the subject and names of another."""
+    found = load_cert(cert)
+    return _request(found.subject, _extension(found, x509.SubjectAlternativeName), key)
+
+
+def kind_of(cert: bytes) -> KeyKind:
+    """The kind of a certificate's key; RSA 2048 for one that we do not make. Raises `ConfigError`."""
+    key = load_cert(cert).public_key()
+    for kind, bits in _RSA_BITS.items():
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size == bits:
+            return kind
+    for kind, curve in _CURVES.items():
+        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve.name:
+            return kind
+    return KeyKind.RSA_2048
+
+
+def ends(cert: bytes) -> datetime:
+    """When a certificate ends. Raises `ConfigError` where it is none."""
+    return load_cert(cert).not_valid_after_utc
 
 
 def matches(
@@ -268,12 +289,41 @@ def _name_reasons(cert: x509.Certificate, spec: CertSpec) -> list[str]:
     return [f"lacks the name {name}" for name in wanted if name not in have]
 
 
+def _leaf(
+    subject: x509.Name, usages: x509.ExtendedKeyUsage | None, names: x509.SubjectAlternativeName | None,
+    validity: timedelta, key: Secret[bytes], ca: KeyPair, now: datetime,
+) -> KeyPair:  # fmt: skip
+    ca_cert, ca_key, private = load_cert(ca.cert), load_key(ca.key), load_key(key)
+    end = min(now + validity, ca_cert.not_valid_after_utc)
+    builder = _builder(
+        subject, private, issuer=ca_cert.subject, start=ca_cert.not_valid_before_utc, end=end
+    ).add_extension(_key_usage(signs=False), critical=True)
+    for extension in (usages, _authority(ca_cert), names):
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
+    return KeyPair(_pem(builder.sign(ca_key, hashes.SHA256())), key)
+
+
+def _request(subject: x509.Name, names: x509.SubjectAlternativeName | None, key: Secret[bytes]) -> bytes:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(load_key(key), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _extension(cert: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _builder(
-    spec: CertSpec, key: PrivateKey, *, issuer: x509.Name, start: datetime, end: datetime
+    subject: x509.Name, key: PrivateKey, *, issuer: x509.Name, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .subject_name(_subject(spec))
+        .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -287,9 +337,10 @@ def _subject(spec: CertSpec) -> x509.Name:
     return x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, spec.common_name)])
 
 
-def _names(spec: CertSpec) -> list[x509.GeneralName]:
+def _alternatives(spec: CertSpec) -> x509.SubjectAlternativeName | None:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in spec.dns_names]
-    return names + [x509.IPAddress(ipaddress.ip_address(address)) for address in spec.addresses]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in spec.addresses]
+    return x509.SubjectAlternativeName(names) if names else None
 
 
 def _key_usage(*, signs: bool) -> x509.KeyUsage:
