@@ -9,16 +9,9 @@ from kubewright.errors import ExitCode
 from kubewright.model.config.cluster import ClusterSpec, HostSpec
 from kubewright.model.config.findings import Finding
 from kubewright.model.config.kubeadm import FIELD, ClusterConfiguration, where_said
+from kubewright.model.config.kubeadm_checks import NODE_MASK_FLAG, network_findings, overlap
 from kubewright.model.config.yamltext import Path, render_path
 from kubewright.model.node import is_address, split_endpoint
-
-_SERVICE_ADDRESSES = 16
-"""Cluster DNS has the tenth address of the service subnet: a /28 is the smallest with room for it."""
-_LARGEST_SERVICE_PREFIX = 12
-"""The API server refuses a service subnet with more than 20 bits of addresses."""
-_MOST_NODE_BITS = 16
-"""kube-controller-manager refuses a node mask that is more than 16 bits longer than the pod subnet's."""
-_NODE_MASK_FLAG = "node-cidr-mask-size"
 
 
 def findings(spec: ClusterSpec, cc: ClusterConfiguration) -> list[Finding]:
@@ -90,12 +83,7 @@ def _overlaps(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
     networks = _networks(spec, cc)
     (pod_path, pods), (service_path, services) = networks.items()
     if pods.overlaps(services):
-        yield Finding(
-            pod_path,
-            f"{pods} overlaps {render_path(service_path)}, {services}",
-            ExitCode.CONFIG_OVERLAPPING_SUBNETS,
-            hint="choose two networks without a common address, such as 10.244.0.0/16 and 10.96.0.0/12",
-        )
+        yield overlap(pods, services, pod_path, service_path)
     addresses: list[tuple[Path, str]] = []
     for index, host in enumerate(spec.hosts):
         addresses.append((("hosts", index, "address"), host.address))
@@ -117,35 +105,6 @@ def _overlaps(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
 
 
 def _sizes(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
-    (pod_path, pods), (service_path, services) = _networks(spec, cc).items()
-    if services.num_addresses < _SERVICE_ADDRESSES:
-        yield Finding(service_path, f"{services} is too small: a /28 is the least")
-    if services.prefixlen < _LARGEST_SERVICE_PREFIX:
-        yield Finding(service_path, f"{services} is too large: a /{_LARGEST_SERVICE_PREFIX} is the most")
-    flag_path = (FIELD, "controllerManager", "extraArgs", _NODE_MASK_FLAG)
-    text = cc.controller_manager.extra_args.get(_NODE_MASK_FLAG, "24")
-    mask = int(text) if text.isdecimal() and text.isascii() and len(text) <= 3 else 0
-    if not 8 <= mask <= 30:
-        yield Finding(flag_path, f"{text[:64]!r} is not a prefix length from 8 to 30")
-        return
-    if pods.prefixlen > mask:
-        yield Finding(
-            pod_path,
-            f"{pods} is smaller than the /{mask} that each node gets",
-            hint=f"give a larger network, or set {render_path(flag_path)}",
-        )
-        return
-    if mask - pods.prefixlen > _MOST_NODE_BITS:
-        yield Finding(
-            pod_path,
-            f"{pods} is too large for nodes with a /{mask}: at most 16 bits may lie between",
-            hint=f"give a /{mask - _MOST_NODE_BITS} or smaller",
-        )
-        return
-    room = 2 ** (mask - pods.prefixlen)
-    if room < len(spec.hosts):
-        yield Finding(
-            pod_path,
-            f"{pods} has room for {room} nodes with a /{mask} each, and there are {len(spec.hosts)} hosts",
-            hint=f"give a larger network, or set {render_path(flag_path)}",
-        )
+    pod_path, service_path = _networks(spec, cc)
+    flag_path = (FIELD, "controllerManager", "extraArgs", NODE_MASK_FLAG)
+    yield from network_findings(cc, pod_path, service_path, flag_path, len(spec.hosts))

@@ -32,6 +32,13 @@ class Finding:
     hint: str = ""
     key: str = ""
     """The field inside the mapping at `path` that is meant, to find its line."""
+    line: int = 0
+    """The line on which it stands, where that is known already; 0 to find it by `path`."""
+
+    def placed(self, document: Document, *prefix: str | int) -> Finding:
+        """The same finding with its line in the document in which its path begins, seen from further up."""
+        place = (*self.path, self.key) if self.key else self.path
+        return replace(self.below(*prefix), line=document.line(place) or 0)
 
     def below(self, *prefix: str | int) -> Finding:
         """The same finding, seen from further up."""
@@ -63,7 +70,7 @@ def _line(finding: Finding, source: str, document: Document | None) -> str:
         text += f"{render_path(finding.path)}{_host_name(finding.path, document)}: "
     text += finding.problem
     place = (*finding.path, finding.key) if finding.key else finding.path
-    line = document.line(place) if document and place else None
+    line = finding.line or (document.line(place) if document and place else None)
     return f"{text}, line {line}" if line else text
 
 

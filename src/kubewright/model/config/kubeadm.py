@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from kubewright.errors import ConfigError
 from kubewright.model.config import syntax
 from kubewright.model.config.api_versions import V1BETA2, V1BETA4, written
@@ -14,11 +12,11 @@ from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.findings import (
     Finding,
     FindingsError,
-    did_you_mean,
-    of_validation,
     raise_if_any,
     shown,
 )
+from kubewright.model.config.kinds import read_kind
+from kubewright.model.config.kubeadm_checks import cluster_findings
 from kubewright.model.config.kubeadm_types import (
     DNS,
     APIServer,
@@ -49,6 +47,7 @@ __all__ = [
     "Networking",
     "check_type",
     "cluster_status",
+    "completed",
     "default_cluster_configuration",
     "for_api_version",
     "from_document",
@@ -74,16 +73,28 @@ def from_document(
     `FindingsError` with all mistakes, their paths below `prefix`.
     """
     findings = check_type(document, facts.kubeadm_api_versions, "ClusterConfiguration", prefix)
-    fields = {name: value for name, value in document.items() if name not in ("apiVersion", "kind")}
-    try:
-        cc = ClusterConfiguration.model_validate(_without_empty(fields))
-    except ValidationError as error:
-        raise FindingsError(findings + of_validation(error, ClusterConfiguration, prefix)) from error
-    findings += [finding.below(*prefix) for finding in _not_yet(cc, facts)]
-    raise_if_any(findings)
+    stated = document.get("apiVersion")
+    versions = (stated,) if stated in facts.kubeadm_api_versions else facts.kubeadm_api_versions
+    cc, found = read_kind(document, ClusterConfiguration, versions)
+    if cc is None:
+        raise FindingsError(findings + [finding.below(*prefix) for finding in found])
+    if cc.etcd.external is not None and cc.etcd.local is None:
+        hint = "leave it out for a local etcd"
+        found.append(Finding(("etcd", "external"), "external etcd is not supported yet", hint=hint))
+    else:
+        found += cluster_findings(cc, facts)
+    raise_if_any(findings + [finding.below(*prefix) for finding in found])
+    return completed(cc)
+
+
+def completed(cc: ClusterConfiguration) -> ClusterConfiguration:
+    """With what a field decides about another: a local etcd where none is named, and ECDSA for its old gate."""
+    update: dict[str, Any] = {}
     if cc.etcd.local is None and cc.etcd.external is None:
-        cc = cc.model_copy(update={"etcd": Etcd(local=LocalEtcd())})
-    return cc
+        update["etcd"] = Etcd(local=LocalEtcd())
+    if ECDSA_GATE in cc.feature_gates:
+        update["encryption_algorithm"] = "ECDSA-P256" if cc.feature_gates[ECDSA_GATE] else "RSA-2048"
+    return cc.model_copy(update=update)
 
 
 def check_type(
@@ -100,52 +111,6 @@ def check_type(
         )
     if document.get("kind") not in (None, kind):
         findings.append(Finding((*prefix, "kind"), f"{shown(document['kind'])} is not {kind!r}"))
-    return findings
-
-
-def _without_empty(value: Any) -> Any:
-    """Mappings without their empty strings, which mean "not said"; arguments keep theirs, where they mean ""."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: inner if name == "extraArgs" else _without_empty(inner)
-        for name, inner in value.items()
-        if inner != ""
-    }
-
-
-def _not_yet(cc: ClusterConfiguration, facts: VersionFacts) -> list[Finding]:
-    findings = []
-    if cc.etcd.local is not None and cc.etcd.external is not None:
-        findings.append(Finding(("etcd",), "local and external exclude each other"))
-    elif cc.etcd.external is not None:
-        findings.append(
-            Finding(
-                ("etcd", "external"),
-                "external etcd is not supported yet",
-                hint="leave it out for a local etcd",
-            )
-        )
-    if cc.use_hyper_kube_image:
-        findings.append(
-            Finding(
-                ("useHyperKubeImage",), "no hyperkube image exists since Kubernetes 1.19", hint="leave it out"
-            )
-        )
-    for gate, on in cc.feature_gates.items():
-        if gate not in facts.kubeadm_feature_gates:
-            meant = did_you_mean(gate, facts.kubeadm_feature_gates)
-            findings.append(Finding(("featureGates", gate), f"kubeadm has no such feature gate{meant}"))
-        elif gate == "IPv6DualStack" and on:
-            findings.append(Finding(("featureGates", gate), "dual-stack clusters are not supported yet"))
-    for name in ("api_server", "controller_manager", "scheduler"):
-        volumes = [volume.name for volume in getattr(cc, name).extra_volumes]
-        field = ClusterConfiguration.model_fields[name].alias or name
-        findings += [
-            Finding((field, "extraVolumes", index, "name"), f"{volume!r} stands here twice")
-            for index, volume in enumerate(volumes)
-            if volume in volumes[:index]
-        ]
     return findings
 
 
