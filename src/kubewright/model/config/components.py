@@ -31,28 +31,29 @@ def kubelet_configuration(
     cgroup_driver: str = "",
     resolv_conf: str = "",
 ) -> Object:
-    """The KubeletConfiguration of the cluster, or of one host with that host's facts: see `kubelet_over`."""
+    """The KubeletConfiguration of the cluster, or of one host with that host's facts.
+
+    Without facts it is what the ConfigMap `kubelet-config-…` holds. `cgroup_driver` is the runtime's (P48),
+    `resolv_conf` a file without a loopback name server (P18); both give way to what the user says. Beyond
+    kubeadm's output, the rotation of container logs is always set (P03), to the kubelet's own defaults. Raises
+    `FindingsError` for mistakes in what is passed through.
+    """
     cc = cc or default_cluster_configuration(spec)
     user = spec.kubelet_configuration
-    return kubelet_over(user, cc, cgroup_driver=cgroup_driver, resolv_conf=resolv_conf)
+    raise_if_any(kubelet_findings(user, facts_for(cc.kubernetes_version)))
+    base: Object = {"containerLogMaxFiles": 5, "containerLogMaxSize": "10Mi"}
+    if cgroup_driver:
+        base["cgroupDriver"] = cgroup_driver
+    said = {name: value for name, value in user.items() if value not in (None, "")}
+    return kubelet_document(base | said, cc, resolv_conf=resolv_conf)
 
 
-def kubelet_over(
-    user: Mapping[str, Any],
-    cc: ClusterConfiguration,
-    *,
-    cgroup_driver: str = "",
-    resolv_conf: str = "",
-) -> Object:
-    """The user's KubeletConfiguration over kubeadm's defaults for a cluster.
+def kubelet_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, resolv_conf: str = "") -> Object:
+    """kubeadm's KubeletConfiguration for a cluster, under the user's fields, which have been checked before.
 
-    Without facts of a host it is what the ConfigMap `kubelet-config-…` holds. `cgroup_driver` is the runtime's
-    (P48), `resolv_conf` a file without a loopback name server (P18); both give way to what the user says. Beyond
-    kubeadm's output, the rotation of container logs is always set (P03), to the kubelet's own defaults. Raises
-    `FindingsError` for mistakes in what the user says.
+    `resolv_conf` is named in it where it is not empty.
     """
     facts = facts_for(cc.kubernetes_version)
-    raise_if_any(kubelet_findings(user, facts))
     defaults = _over(
         facts.kubelet_unset,
         {
@@ -66,36 +67,33 @@ def kubelet_over(
             "authorization": {"mode": "Webhook"},
             "clusterDNS": [nth_address(cc.networking.service_subnet, 10)],
             "clusterDomain": cc.networking.dns_domain,
-            "containerLogMaxFiles": 5,
-            "containerLogMaxSize": "10Mi",
             "healthzBindAddress": "127.0.0.1",
             "healthzPort": 10248,
             "rotateCertificates": True,
             "staticPodPath": "/etc/kubernetes/manifests",
         },
     )
-    if driver := cgroup_driver or facts.cgroup_driver:
-        defaults["cgroupDriver"] = driver
+    if facts.cgroup_driver:
+        defaults["cgroupDriver"] = facts.cgroup_driver
     if resolv_conf:
         defaults["resolvConf"] = resolv_conf
     return _merged(defaults, user, facts.kubelet_fields)
 
 
 def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None = None) -> Object:
-    """The KubeProxyConfiguration of the cluster; `clusterCIDR` is always set (P11): see `kube_proxy_over`."""
-    cc = cc or default_cluster_configuration(spec)
-    pod_subnet = cc.networking.pod_subnet or spec.network.pod_subnet
-    return kube_proxy_over(spec.kube_proxy_configuration, cc, pod_subnet=pod_subnet)
+    """The KubeProxyConfiguration of the cluster; `clusterCIDR` is always set (P11).
 
-
-def kube_proxy_over(user: Mapping[str, Any], cc: ClusterConfiguration, *, pod_subnet: str = "") -> Object:
-    """The user's KubeProxyConfiguration over kubeadm's defaults for a cluster.
-
-    `pod_subnet` is that of the cluster's own pod network, where ClusterConfiguration names none. Raises
-    `FindingsError` for mistakes in what the user says.
+    Raises `FindingsError` for mistakes in what is passed through.
     """
+    cc = cc or default_cluster_configuration(spec)
+    user = spec.kube_proxy_configuration
+    raise_if_any(kube_proxy_findings(user, facts_for(cc.kubernetes_version)))
+    return kube_proxy_document(user, cc, pod_subnet=cc.networking.pod_subnet or spec.network.pod_subnet)
+
+
+def kube_proxy_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, pod_subnet: str = "") -> Object:
+    """kubeadm's KubeProxyConfiguration for a cluster, under the user's fields, which have been checked before."""
     facts = facts_for(cc.kubernetes_version)
-    raise_if_any(kube_proxy_findings(user, facts))
     defaults = _over(
         facts.kube_proxy_unset,
         {
@@ -103,7 +101,7 @@ def kube_proxy_over(user: Mapping[str, Any], cc: ClusterConfiguration, *, pod_su
             "kind": "KubeProxyConfiguration",
             "bindAddress": "0.0.0.0",  # noqa: S104
             "clientConnection": {"kubeconfig": KUBE_PROXY_KUBECONFIG},
-            "clusterCIDR": cc.networking.pod_subnet or pod_subnet,
+            "clusterCIDR": pod_subnet or cc.networking.pod_subnet,
         },
     )
     return _merged(defaults, user, facts.kube_proxy_fields)

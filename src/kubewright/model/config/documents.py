@@ -26,7 +26,7 @@ from kubewright.model.config.kubeadm_nodes import (
 )
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.model.config.strict import Strict
-from kubewright.model.config.yamltext import Document
+from kubewright.model.config.yamltext import Document, Path
 from kubewright.model.config.yamltext import read_documents as read_yaml
 from kubewright.model.objects import to_yaml
 from kubewright.model.versions import VersionFacts, facts_for
@@ -56,9 +56,9 @@ class Documents:
     reset: ResetConfiguration | None = None
     upgrade: UpgradeConfiguration | None = None
     kubelet: Mapping[str, Any] | None = None
-    """The user's KubeletConfiguration, as it stands in the file; `components.kubelet_over` completes it."""
+    """The user's KubeletConfiguration, as it stands in the file; `components.kubelet_document` completes it."""
     kube_proxy: Mapping[str, Any] | None = None
-    """The user's KubeProxyConfiguration; `components.kube_proxy_over` completes it."""
+    """The user's KubeProxyConfiguration; `components.kube_proxy_document` completes it."""
     api_version: str = ""
     """The newest of kubeadm's API versions in the file; empty where it has none of kubeadm's kinds."""
 
@@ -95,8 +95,8 @@ def read_documents(
             line = read[kind][0].line(())
             wrong = Finding(("kind",), f"{kind} stands here twice (first on line {line})")
         if wrong:
-            where = ("documents", number) if len(streams) > 1 or not wrong.path else ()
-            found.append(wrong.placed(document, *where))
+            inside: Path = ("documents", number) if len(streams) > 1 or not wrong.path else ()
+            found.append(wrong.placed(document, *inside))
         else:
             read[kind] = (document, api_version)
 
