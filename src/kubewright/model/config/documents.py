@@ -25,7 +25,7 @@ from kubewright.model.config.kubeadm_nodes import (
     UpgradeConfiguration,
 )
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
-from kubewright.model.config.strict import Strict
+from kubewright.model.config.strict import Strict, with_defaults
 from kubewright.model.config.yamltext import Document, Path
 from kubewright.model.config.yamltext import read_documents as read_yaml
 from kubewright.model.objects import to_yaml
@@ -235,10 +235,12 @@ def default_documents(kubernetes_version: str = DEFAULT_VERSION) -> Documents:
 def _with_version(
     cluster: ClusterConfiguration, kubernetes_version: str, facts: VersionFacts
 ) -> ClusterConfiguration:
-    update: dict[str, Any] = {"kubernetes_version": kubernetes_version}
+    defaults: dict[str, Any] = {}
+    if "kubernetes_version" not in cluster.model_fields_set:
+        defaults["kubernetes_version"] = kubernetes_version
     if "image_repository" not in cluster.model_fields_set:
-        update["image_repository"] = facts.image_repository
-    return completed(cluster.model_copy(update=update))
+        defaults["image_repository"] = facts.image_repository
+    return with_defaults(completed(cluster), defaults)
 
 
 def _one_timeout(
@@ -247,19 +249,19 @@ def _one_timeout(
     """How long a control plane may take to start: v1beta4 says it in one kind, older versions in the other."""
     timeouts, api_server = init.timeouts, cluster.api_server
     if "timeout_for_control_plane" in api_server.model_fields_set:
-        update = {"control_plane_component_health_check": api_server.timeout_for_control_plane}
-        return init.model_copy(update={"timeouts": timeouts.model_copy(update=update)}), cluster
-    update = {"timeout_for_control_plane": timeouts.control_plane_component_health_check}
-    return init, cluster.model_copy(update={"api_server": api_server.model_copy(update=update)})
+        timeout = {"control_plane_component_health_check": api_server.timeout_for_control_plane}
+        return with_defaults(init, {"timeouts": with_defaults(timeouts, timeout)}), cluster
+    timeout = {"timeout_for_control_plane": timeouts.control_plane_component_health_check}
+    return init, with_defaults(cluster, {"api_server": with_defaults(api_server, timeout)})
 
 
 def _with_token_lives(init: InitConfiguration) -> InitConfiguration:
     """A bootstrap token that nobody gives an end lives for 24 hours."""
     tokens = [
-        token.model_copy(update={"ttl": "24h0m0s"}) if token.ttl is None and token.expires is None else token
+        with_defaults(token, {"ttl": "24h0m0s"}) if token.ttl is None and token.expires is None else token
         for token in init.bootstrap_tokens
     ]
-    return init.model_copy(update={"bootstrap_tokens": tokens})
+    return with_defaults(init, {"bootstrap_tokens": tokens})
 
 
 def _with_kubelet_token(join: JoinConfiguration | None) -> JoinConfiguration | None:
@@ -272,8 +274,8 @@ def _with_kubelet_token(join: JoinConfiguration | None) -> JoinConfiguration | N
         update["tls_bootstrap_token"] = discovery.bootstrap_token.token
     if discovery.file is not None:
         path = discovery.file.kube_config_path.removeprefix("file://")
-        update["file"] = discovery.file.model_copy(update={"kube_config_path": path})
-    return join.model_copy(update={"discovery": discovery.model_copy(update=update)})
+        update["file"] = with_defaults(discovery.file, {"kube_config_path": path})
+    return with_defaults(join, {"discovery": with_defaults(discovery, update)})
 
 
 def document_of(model: Strict, kind: str, api_version: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from kubewright.model.config.kubeadm_types import (
     LocalEtcd,
     Networking,
 )
-from kubewright.model.config.strict import Strict
+from kubewright.model.config.strict import Strict, with_defaults
 from kubewright.model.config.yamltext import Path
 from kubewright.model.versions import VersionFacts, facts_for
 
@@ -94,7 +94,7 @@ def completed(cc: ClusterConfiguration) -> ClusterConfiguration:
         update["etcd"] = Etcd(local=LocalEtcd())
     if ECDSA_GATE in cc.feature_gates:
         update["encryption_algorithm"] = "ECDSA-P256" if cc.feature_gates[ECDSA_GATE] else "RSA-2048"
-    return cc.model_copy(update=update)
+    return with_defaults(cc, update)
 
 
 def check_type(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
@@ -29,3 +29,16 @@ class Strict(BaseModel):
             return data
         known = {name for field, info in cls.model_fields.items() for name in (field, info.alias)}
         return {name: value for name, value in data.items() if value is not None or name not in known}
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def with_defaults(model: Model, defaults: dict[str, Any]) -> Model:
+    """A model with these values in its fields, which still count as fields that the user did not say.
+
+    What the user did say, `model_fields_set` goes on telling.
+    """
+    copy = model.model_copy(update=defaults)
+    copy.model_fields_set.intersection_update(model.model_fields_set)
+    return copy
