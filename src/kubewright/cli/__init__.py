@@ -10,15 +10,18 @@ from typing import Any
 import click
 
 from kubewright.cli.lazy import LazyGroup
+from kubewright.cli.verbosity import to_the_front, verbosity_option
 
 
 class Root(LazyGroup):
     """The top of the command line: whatever goes wrong below becomes a message and an exit code here."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **kwargs: Any
+    ) -> click.Context:
         """Read our own options; see `invoke` for errors."""
         try:
-            return super().make_context(*args, **kwargs)
+            return super().make_context(info_name, to_the_front(args), *more, **kwargs)
         except click.UsageError as error:
             raise _usage(error) from None
 
@@ -76,9 +79,11 @@ cli = Root(
             ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet,
             help="Show no progress: results, warnings and errors only.",
         ),
+        verbosity_option(),
     ],
     lazy={
         "apply": ("kubewright.cli.cluster:apply", "Make the hosts of a cluster.yaml a cluster, or mend it."),
+        "certs": ("kubewright.cli.certs:certs", "Look after the certificates of a control plane."),
         "check": ("kubewright.cli.check:check", "Test a cluster's networks, DNS and API from every node."),
         "completion": ("kubewright.cli.completion:completion", "Print the completion script of a shell."),
         "config": ("kubewright.cli.config:config", "Work with configuration files and their schema."),
@@ -86,6 +91,7 @@ cli = Root(
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
+        "token": ("kubewright.cli.token:token", "Manage the tokens by which nodes join a cluster."),
         "version": ("kubewright.cli.version:version", "Print the version."),
     },
     aliases={"certificates": "certs"},

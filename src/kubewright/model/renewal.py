@@ -30,8 +30,6 @@ class Managed:
 
     name: str
     """As in `certs renew NAME`: a kubeconfig goes by its file's name."""
-    title: str
-    """What it is for, for a person."""
     ca: CertSpec
     base: str = ""
     """Its file below the certificates directory, without `.crt`; empty for one inside a kubeconfig."""
@@ -51,35 +49,18 @@ class Managed:
 
 _API, _MANAGER, _SCHEDULER, _ETCD = "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"
 MANAGED = (
-    Managed(kubeconfig.ADMIN, "the administrator's certificate, inside admin.conf", CA),
-    Managed("apiserver", "the API server's serving certificate", CA, "apiserver", _API),
-    Managed(
-        "apiserver-etcd-client", "the API server's certificate as a client of etcd", ETCD_CA,
-        "apiserver-etcd-client", _API,
-    ),
-    Managed(
-        "apiserver-kubelet-client", "the API server's certificate as a client of kubelets", CA,
-        "apiserver-kubelet-client", _API,
-    ),
-    Managed(
-        kubeconfig.CONTROLLER_MANAGER, "the controller manager's certificate, inside controller-manager.conf", CA,
-        user=_MANAGER,
-    ),
-    Managed(
-        "etcd-healthcheck-client", "the certificate of probes of etcd's health", ETCD_CA,
-        "etcd/healthcheck-client",
-    ),
-    Managed("etcd-peer", "etcd's certificate among its members", ETCD_CA, "etcd/peer", _ETCD),
-    Managed("etcd-server", "etcd's serving certificate", ETCD_CA, "etcd/server", _ETCD),
-    Managed(
-        "front-proxy-client", "the API server's certificate as a proxy of extension API servers", FRONT_PROXY_CA,
-        "front-proxy-client", _API,
-    ),
-    Managed(kubeconfig.SCHEDULER, "the scheduler's certificate, inside scheduler.conf", CA, user=_SCHEDULER),
-    Managed(
-        kubeconfig.SUPER_ADMIN, "the certificate inside super-admin.conf, which no authorization stops", CA
-    ),
-)  # fmt: skip
+    Managed(kubeconfig.ADMIN, CA),
+    Managed("apiserver", CA, "apiserver", _API),
+    Managed("apiserver-etcd-client", ETCD_CA, "apiserver-etcd-client", _API),
+    Managed("apiserver-kubelet-client", CA, "apiserver-kubelet-client", _API),
+    Managed(kubeconfig.CONTROLLER_MANAGER, CA, user=_MANAGER),
+    Managed("etcd-healthcheck-client", ETCD_CA, "etcd/healthcheck-client"),
+    Managed("etcd-peer", ETCD_CA, "etcd/peer", _ETCD),
+    Managed("etcd-server", ETCD_CA, "etcd/server", _ETCD),
+    Managed("front-proxy-client", FRONT_PROXY_CA, "front-proxy-client", _API),
+    Managed(kubeconfig.SCHEDULER, CA, user=_SCHEDULER),
+    Managed(kubeconfig.SUPER_ADMIN, CA),
+)
 """All of them, by name."""
 NAMES = tuple(one.name for one in MANAGED)
 AUTHORITIES = (CA, ETCD_CA, FRONT_PROXY_CA)
