@@ -31,7 +31,7 @@ class Reason:
 
 _KLOG = (
     "belongs to the log library of kubeadm; Kubewright keeps no log. It says what it does on standard error, as "
-    "JSON lines with `-o json`, and `KUBEWRIGHT_DEBUG` shows where an unexpected error came from"
+    "JSON lines with `-o json`, and `-v 5` shows where an unexpected error came from"
 )
 
 REASONS = (
@@ -39,7 +39,7 @@ REASONS = (
         Reason("", flag, _KLOG)
         for flag in (
             "add-dir-header", "alsologtostderr", "log-backtrace-at", "log-dir", "log-file", "log-file-max-size",
-            "logtostderr", "one-output", "skip-headers", "skip-log-headers", "stderrthreshold", "v", "vmodule",
+            "logtostderr", "one-output", "skip-headers", "skip-log-headers", "stderrthreshold", "vmodule",
         )
     ),
     Reason(
