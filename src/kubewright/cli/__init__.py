@@ -90,6 +90,7 @@ cli = Root(
         "help": ("kubewright.cli.help:help_command", "Print the help of a command."),
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
+        "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
         "token": ("kubewright.cli.token:token", "Manage the tokens by which nodes join a cluster."),
         "version": ("kubewright.cli.version:version", "Print the version."),

@@ -1,0 +1,182 @@
+"""What a control plane takes back from its cluster before it goes: its API endpoint, and its member of etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import yaml
+
+from kubewright.clients.etcd import EtcdClient, EtcdError, Member
+from kubewright.clients.objects import ObjectClient
+from kubewright.errors import ApiError, ExitCode, KubewrightError
+from kubewright.events import Activity
+from kubewright.model import reset as model
+from kubewright.model import stored
+from kubewright.model.manifests import ETCD, manifest_path
+from kubewright.model.objects import SYSTEM
+from kubewright.phases.etcd import credentials
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import wait_until
+
+_KEY = "ClusterStatus"
+
+
+class EndpointGone(Phase):
+    """This node's API endpoint is not in `kubeadm-config` any more, where that lists them (until 1.21)."""
+
+    name: ClassVar[str] = "update-cluster-status"
+    title: ClassVar[str] = "take the API endpoint out of kubeadm-config"
+
+    def __init__(self, node: Node, kube: ObjectClient, node_name: str) -> None:
+        self.host_name = node.name
+        self._kube = kube
+        self._node_name = node_name
+
+    async def look(self) -> list[Change]:
+        """Whether it stands there."""
+        _, rest = await self._read()
+        if rest is None:
+            return []
+        target = f"{_KEY} in ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG}: without {self._node_name}"
+        return [Change(Action.UPDATE, target)]
+
+    async def _read(self) -> tuple[str, str | None]:
+        """The ConfigMap's version, and its ClusterStatus without this node; None where it is not in it."""
+        config = await self._kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, SYSTEM)
+        status = yaml.safe_load(((config or {}).get("data") or {}).get(_KEY) or "{}")
+        rest = model.without_endpoint(status, self._node_name) if isinstance(status, dict) else None
+        return str(((config or {}).get("metadata") or {}).get("resourceVersion", "")), rest
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write it. Another control plane may do the same at this moment; a lost race is run again."""
+        what = f"{stored.KUBEADM_CONFIG} to forget {self._node_name}"
+        await wait_until(self._written, what, deadline=30, progress=activity.progress)
+
+    async def _written(self) -> str | None:
+        version, rest = await self._read()
+        if rest is None:
+            return None
+        patch = {"metadata": {"resourceVersion": version}, "data": {_KEY: rest}}
+        try:
+            await self._kube.merge("v1", "ConfigMap", stored.KUBEADM_CONFIG, patch, SYSTEM)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return "somebody else changed it"
+        return None
+
+
+class EtcdMemberGone(Phase):
+    """This node's member of a stacked etcd leaves it, unless that would cost the others their majority.
+
+    The node's own files lead to etcd, so that it works with an API server that is down.
+    """
+
+    name: ClassVar[str] = "remove-etcd-member"
+    title: ClassVar[str] = "take this node's member out of etcd"
+
+    def __init__(self, node: Node, certificates_dir: str) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._certificates_dir = certificates_dir
+        self._peers: tuple[str, ...] = ()
+        self.data_dir = ""
+        """Where the member's data is, found by `look`; empty on a node without etcd."""
+        self.note = ""
+        """What a user should know about a member that is not taken out."""
+
+    async def look(self) -> list[Change]:
+        """Whether there is a member, and the others do without it."""
+        pod = await self._pod()
+        self.data_dir = model.etcd_data_dir(pod)
+        if not self.data_dir:
+            self.note = "there is no etcd on this node: where it is elsewhere, its data stays"
+            return []
+        flags = model.container_flags(pod)
+        self._peers = tuple(filter(None, flags.get("initial-advertise-peer-urls", "").split(",")))
+        try:
+            async with await self._client(flags) as etcd:
+                mine, why = await self._standing(etcd)
+        except KubewrightError as error:
+            self.note = (
+                f"etcd cannot be asked ({error.message}): if other members are left, take this one out there: "
+                "etcdctl member list, then etcdctl member remove ID"
+            )
+            return []
+        if mine is None:
+            return []
+        if why:
+            raise KubewrightError(
+                f"{self.host_name}: its member cannot leave etcd: {why}", host=self.host_name,
+                exit_code=ExitCode.HOST_NOT_FIT,
+                hint="start the other control planes, or take out their members that are gone for good (etcdctl "
+                "member remove); --skip-phases=remove-etcd-member goes on without, and leaves etcd as it is",
+            )  # fmt: skip
+        return [Change(Action.DELETE, f"etcd {mine}", self.host_name)]
+
+    async def _pod(self) -> dict[str, Any]:
+        content = await self._node.host.read_file(manifest_path(ETCD))
+        try:
+            pod = yaml.safe_load(content or b"")
+        except yaml.YAMLError:
+            pod = None
+        return pod if isinstance(pod, dict) else {}
+
+    async def _client(self, flags: dict[str, str]) -> EtcdClient:
+        """By this member, or where it is down by those that it started with."""
+        # The cluster's certificates may be elsewhere than kubeadm's default, and then its etcd tells where.
+        ca = flags.get("trusted-ca-file", "")
+        directory = ca.removesuffix("/etcd/ca.crt") if ca.endswith("/etcd/ca.crt") else self._certificates_dir
+        keys = await credentials(self._node.host, directory)
+        own = [url for url in flags.get("advertise-client-urls", "").split(",") if url]
+        others = []
+        for pair in flags.get("initial-cluster", "").split(","):
+            host = urlsplit(pair.partition("=")[2]).hostname
+            if host:
+                others.append(f"https://{f'[{host}]' if ':' in host else host}:2379")
+        return EtcdClient([*own, *others], keys, self._node.host.forward_tcp)
+
+    async def _standing(self, etcd: EtcdClient) -> tuple[Member | None, str]:
+        """This node's member, None where it need not leave, and why it cannot."""
+        members = await etcd.sync()
+        mine = next((one for one in members if set(one.peer_urls) & set(self._peers)), None)
+        if mine is None or len(members) == 1:
+            return None, ""
+        voters = [one for one in members if not one.is_learner]
+        others = [one for one in voters if one.id != mine.id]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_health(etcd, one)) for one in others]
+        healthy = sum(not task.result() for task in tasks)
+        return mine, "" if mine.is_learner else model.quorum_without(healthy, len(voters))
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Take it out, through another member: this one ends when it learns of it."""
+        flags = model.container_flags(await self._pod())
+        async with await self._client(flags) as etcd:
+            mine, why = await self._standing(etcd)
+            if mine is None or why:
+                return
+            etcd.endpoints = [url for url in etcd.endpoints if url not in mine.client_urls]
+            found = mine
+
+            async def gone() -> str | None:
+                try:
+                    await etcd.remove(found.id)
+                except EtcdError as error:
+                    if not (error.passes or error.not_now):
+                        raise
+                    return error.message
+                return None
+
+            # etcd refuses while a member has been back for less than 5 s, or while it elects a leader.
+            await wait_until(
+                gone, f"{mine} to leave etcd", deadline=60, interval=0.2, progress=activity.progress
+            )
+
+
+async def _health(etcd: EtcdClient, member: Member) -> str:
+    return await etcd.health(member.client_urls[0]) if member.client_urls else "it has never started"
