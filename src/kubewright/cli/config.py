@@ -1,15 +1,25 @@
-"""`kubewright config`: the schema of `cluster.yaml`, and an example of one."""
+"""`kubewright config`: kubeadm's configuration files, and the schema of `cluster.yaml`."""
 
 from __future__ import annotations
 
 import click
 
+from kubewright.cli.lazy import LazyGroup
 from kubewright.cli.output import output_option, print_document
 
-
-@click.group()
-def config() -> None:
-    """Work with configuration files and their schema."""
+config = LazyGroup(
+    "config",
+    help="Work with configuration files: kubeadm's own, and cluster.yaml.",
+    lazy={
+        "images": ("kubewright.cli.config_images:images", "List or pull the images of a control plane."),
+        "migrate": (
+            "kubewright.cli.config_print:migrate", "Convert a file to another of kubeadm's API versions.",
+        ),
+        "print": ("kubewright.cli.config_print:print_", "Print what a command has by default."),
+        "validate": ("kubewright.cli.config_print:validate", "Say what is wrong with a file of kubeadm's."),
+        "view": ("kubewright.cli.config_images:view", "Print what a cluster keeps of its configuration."),
+    },
+)  # fmt: skip
 
 
 @config.command(

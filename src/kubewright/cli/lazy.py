@@ -59,16 +59,21 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in `--help`."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._one_line(ctx, name)) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self._one_line(ctx, name)) for name in self._shown(ctx)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names of commands and options that begin with `incomplete`."""
         items = [
             CompletionItem(name, help=self._one_line(ctx, name))
-            for name in self.list_commands(ctx)
+            for name in self._shown(ctx)
             if name.startswith(incomplete)
         ]
         return items + click.Command.shell_complete(self, ctx, incomplete)
+
+    def _shown(self, ctx: click.Context) -> list[str]:
+        """The names of the commands that are not hidden; those of the table never are."""
+        here = {name for name, command in self.commands.items() if command.hidden}
+        return [name for name in self.list_commands(ctx) if name not in here]
 
     def _one_line(self, ctx: click.Context, name: str) -> str:
         if name in self.lazy:

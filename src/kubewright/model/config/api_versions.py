@@ -54,7 +54,6 @@ _ALWAYS: Mapping[type[Strict], frozenset[str]] = {
     nodes.Taint: frozenset({"key", "effect"}),
     nodes.BootstrapTokenDiscovery: frozenset({"token"}),
     nodes.FileDiscovery: frozenset({"kubeConfigPath"}),
-    nodes.BootstrapTokenSpec: frozenset({"token"}),
 }
 """The fields that kubeadm writes even where they are empty: those without `omitempty`."""
 

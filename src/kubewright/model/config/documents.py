@@ -67,6 +67,10 @@ class Documents:
         """The facts of the Kubernetes version that the file says, else of the default one."""
         return facts_for(self.cluster.kubernetes_version if self.cluster else DEFAULT_VERSION)
 
+    def without_cluster(self) -> Documents:
+        """The same without Init- and ClusterConfiguration."""
+        return replace(self, init=None, cluster=None)
+
     def kinds(self) -> dict[str, Strict]:
         """kubeadm's kinds that are there, by their names, in the order in which a file has them."""
         models = (self.init, self.cluster, self.join, self.reset, self.upgrade)
