@@ -88,6 +88,8 @@ cli = Root(
         "completion": ("kubewright.cli.completion:completion", "Print the completion script of a shell."),
         "config": ("kubewright.cli.config:config", "Work with configuration files and their schema."),
         "help": ("kubewright.cli.help:help_command", "Print the help of a command."),
+        "join": ("kubewright.cli.join:join", "Make a host a node of a cluster that exists."),
+        "kubeconfig": ("kubewright.cli.kubeconfig:kubeconfig", "Make kubeconfigs."),
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
         "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),

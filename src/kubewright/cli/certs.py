@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubewright.cli.cert_config import absolute_on, settings_on
 from kubewright.cli.node import ADMIN_CONF, NodeOptions, node_options
 from kubewright.cli.output import output_option, print_document
-from kubewright.errors import ConfigError, ExitCode, KubewrightError
+from kubewright.errors import KubewrightError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kubewright.events import Events
-    from kubewright.hosts import Host
-    from kubewright.model.cert_settings import CertSettings
     from kubewright.model.renewal import Expiry
     from kubewright.phases.renewal import Renewed
 
 _SOON = 30 * 86400  # seconds: P22
-_API_TIMEOUT = 5.0
 
 # As in model.renewal, which takes time to load: help and completion need the names.
 _TITLES = {
@@ -72,7 +69,7 @@ def check_expiration(node: NodeOptions, cert_dir: str | None, output: str) -> No
         from kubewright.phases.renewal import expiries
 
         async with opened_host(node) as host:
-            return await expiries(host, await _settings(host, node, cert_dir, events))
+            return await expiries(host, await settings_on(host, node, cert_dir, events))
 
     leaves, roots = run(work, output=output, stream=False)
     now = datetime.now(UTC)
@@ -107,6 +104,49 @@ def certificate_key() -> None:
     import secrets
 
     click.echo(secrets.token_hex(32))
+
+
+@certs.command(
+    name="generate-csr",
+    epilog="""\\b
+Example:
+  kubewright certs generate-csr --config kubeadm.yaml --cert-dir /tmp/pki --kubeconfig-dir /tmp/kubernetes""",
+)
+@click.option(
+    "--cert-dir", metavar="DIR", help="Where keys and requests are written; default: as --config says."
+)
+@click.option(
+    "--kubeconfig-dir",
+    default="/etc/kubernetes",
+    show_default=True,
+    metavar="DIR",
+    help="Where kubeconfigs and their requests are written.",
+)
+@node_options("config", "dry-run")
+def generate_csr(node: NodeOptions, cert_dir: str | None, kubeconfig_dir: str) -> None:
+    """Write keys and signing requests for all certificates.
+
+    They are for a CA that is elsewhere: put each certificate that it signs beside its key as .crt, and those of
+    kubeconfigs into their client-certificate-data. Names and addresses are those of --config, else the host's.
+    """
+    from kubewright.cli.common import run
+
+    async def work(events: Events) -> Sequence[Any]:
+        from kubewright.cli.cert_config import control_plane_on
+        from kubewright.model.kubeconfig import control_plane_kubeconfigs
+        from kubewright.model.pki import control_plane_certs
+        from kubewright.phases.requests import GenerateRequests
+
+        async with control_plane_on(node) as (host, cluster, own):
+            phase = GenerateRequests(
+                host, control_plane_certs(cluster, own), control_plane_kubeconfigs(cluster, own),
+                directory=absolute_on(cert_dir, node) if cert_dir else cluster.certificates_dir,
+                kubeconfig_dir=absolute_on(kubeconfig_dir, node),
+            )  # fmt: skip
+            return await (phase.look() if node.dry_run else phase.run(events))
+
+    for change in run(work, stream=False):
+        click.echo(f"would write {change.target}" if node.dry_run else change.target)
 
 
 @certs.group(invoke_without_command=False)
@@ -172,9 +212,9 @@ def _run_renewal(
         from kubewright.phases.renewal import RenewCertificates, RequestRenewal
 
         async with opened_host(node) as host:
-            settings = await _settings(host, node, cert_dir, events)
+            settings = await settings_on(host, node, cert_dir, events)
             phase = (
-                RequestRenewal(host, settings, names, _absolute(csr_dir or "", node))
+                RequestRenewal(host, settings, names, absolute_on(csr_dir or "", node))
                 if csr_only
                 else RenewCertificates(host, settings, names)
             )
@@ -219,61 +259,3 @@ def _say_what_to_restart(result: Renewed, node: NodeOptions) -> None:
         click.echo(
             f"\nCopies of {ADMIN_CONF}, such as ~/.kube/config, hold the old certificate until copied anew."
         )
-
-
-async def _settings(host: Host, node: NodeOptions, cert_dir: str | None, events: Events) -> CertSettings:
-    """What the configuration says of certificates: that of --config, else the cluster's, else the defaults.
-
-    That the cluster does not answer is only warned of, because it may do so for want of these certificates.
-    """
-    from kubewright.model import cert_settings
-
-    if node.config is not None:
-        from kubewright.cli.config_file import read_config
-        from kubewright.model.config.kubeadm_types import ClusterConfiguration
-
-        cluster = read_config(node.config).cluster or ClusterConfiguration()
-        found = cert_settings.of_configuration(cluster)
-    else:
-        try:
-            found = cert_settings.of_stored(await _stored(host, node))
-        except KubewrightError as error:
-            if node.kubeconfig and not isinstance(error, ConfigError) and error.exit_code == ExitCode.FAILURE:
-                raise  # a kubeconfig that was asked for is not there
-            events.warn(
-                f"the cluster's configuration cannot be read ({error.message}): kubeadm's defaults hold"
-            )
-            found = cert_settings.CertSettings()
-    return dataclasses.replace(found, directory=_absolute(cert_dir, node)) if cert_dir else found
-
-
-async def _stored(host: Host, node: NodeOptions) -> dict[str, Any]:
-    """The cluster's ClusterConfiguration, as plain data."""
-    import yaml
-
-    from kubewright.cli.node import opened_light_api
-    from kubewright.model.objects import SYSTEM
-
-    options = dataclasses.replace(node, kubeconfig=node.kubeconfig or ADMIN_CONF)
-    async with opened_light_api(host, options, timeout=_API_TIMEOUT) as kube:
-        stored = await kube.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
-    if stored is None:
-        raise ConfigError(f"there is no ConfigMap {SYSTEM}/kubeadm-config")
-    try:
-        document = yaml.safe_load((stored.get("data") or {}).get("ClusterConfiguration", ""))
-    except yaml.YAMLError:
-        document = None
-    if not isinstance(document, dict):
-        raise ConfigError(f"the ConfigMap {SYSTEM}/kubeadm-config holds no ClusterConfiguration")
-    return document
-
-
-def _absolute(path: str, node: NodeOptions) -> str:
-    """A directory on the host; on this computer it may be relative."""
-    from pathlib import Path
-
-    if not node.host:
-        return str(Path(path).expanduser().absolute())
-    if not path.startswith("/"):
-        raise ConfigError(f"{path!r} must be an absolute path on {node.host}", exit_code=ExitCode.USAGE)
-    return path.rstrip("/") or "/"

@@ -97,6 +97,20 @@ def with_certificate(spec: KubeconfigSpec, ca: bytes, pair: x509.KeyPair) -> Obj
     )  # fmt: skip
 
 
+def with_key(spec: KubeconfigSpec, key: Secret[bytes]) -> Object:
+    """A kubeconfig that still lacks its certificate, and the CA, which are signed and kept elsewhere."""
+    document = _document(
+        spec.cluster_name, spec.server, b"", spec.user, {"client-key-data": _base64(key.reveal())}
+    )
+    del document["clusters"][0]["cluster"]["certificate-authority-data"]
+    return document
+
+
+def with_token(spec: KubeconfigSpec, ca: bytes, token: Secret[str]) -> Object:
+    """A kubeconfig whose user proves itself by a token: a secret document."""
+    return _document(spec.cluster_name, spec.server, ca, spec.user, {"token": token.reveal()})
+
+
 def with_rotating_certificate(spec: KubeconfigSpec, ca: bytes, pem: str = KUBELET_CLIENT_CURRENT) -> Object:
     """`kubelet.conf` with the path of the certificate that the kubelet renews itself (P23)."""
     user = {"client-certificate": pem, "client-key": pem}
