@@ -108,6 +108,17 @@ def parse_hashes(texts: Sequence[str], field: str = "--discovery-token-ca-cert-h
     return frozenset(found)
 
 
+def require_pins(hashes: Sequence[str], *, unsafe_skip_ca_verification: bool) -> frozenset[str]:
+    """`parse_hashes`; without any, `ConfigError` unless the user takes the risk in words."""
+    pins = parse_hashes(hashes)
+    if not pins and not unsafe_skip_ca_verification:
+        raise ConfigError(
+            "--discovery-token-ca-cert-hash: without it anybody could pass for the cluster",
+            hint=f"{NEW_TOKEN}; or take the risk: --discovery-token-unsafe-skip-ca-verification",
+        )
+    return pins
+
+
 def cluster_of(config_map: Mapping[str, Any], where: str = CLUSTER_INFO) -> ClusterInfo:
     """The one cluster inside a `cluster-info` ConfigMap, believed or not. Raises `NotPublicError`."""
     content = str((config_map.get("data") or {}).get(CLUSTER_INFO_KEY) or "")
@@ -154,10 +165,10 @@ def verified_ca(config_map: Mapping[str, Any], token: Secret[str]) -> bytes:
 
 def pinned(ca: bytes, hashes: frozenset[str], endpoint: str) -> None:
     """Raise `OtherClusterError` where the CA is none of those that `hashes` pin."""
-    found = x509.ca_hash(ca)
-    if found not in hashes:
+    found = x509.ca_hashes(ca)
+    if not hashes.intersection(found):
         raise OtherClusterError(
-            f"the cluster at {endpoint} has another CA than the hash says: {found}",
+            f"the cluster at {endpoint} has another CA than the hash says: {', '.join(found)}",
             hint=f"another cluster is at that address, somebody stands between, or the hash is old; {NEW_TOKEN}",
         )
 

@@ -74,12 +74,7 @@ async def by_token(
     `DiscoveryError`, one subclass a cause (P10), and `ConfigError` for what is wrong before anybody is asked.
     """
     identity, _ = tokens.parse_token(token)
-    pins = discovery.parse_hashes(hashes)
-    if not pins and not unsafe_skip_ca_verification:
-        raise ConfigError(
-            "--discovery-token-ca-cert-hash: without it anybody could pass for the cluster",
-            hint=f"{discovery.NEW_TOKEN}; or take the risk: --discovery-token-unsafe-skip-ca-verification",
-        )
+    pins = discovery.require_pins(hashes, unsafe_skip_ca_verification=unsafe_skip_ca_verification)
     url = _url(endpoint)
     loop = asyncio.get_running_loop()
     unknown_since: float | None = None
