@@ -64,14 +64,16 @@ async def artifacts() -> list[Artifact]:
 
 @dataclass
 class Containerd:
-    """A containerd that shares nothing with one that may run on this computer."""
+    """A containerd that shares nothing with one that may run on this computer, not even /run: what it and its
+    programs keep there has no flag to keep it elsewhere."""
 
     environment: dict[str, str]
     socket: str
+    pid: int
 
     def ctr(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["ctr", "-a", self.socket, "-n", NAMESPACE, *arguments],
+            ["nsenter", "-t", str(self.pid), "-m", "ctr", "-a", self.socket, "-n", NAMESPACE, *arguments],
             env=self.environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"ctr {' '.join(arguments)}: {done.stderr}"
@@ -88,14 +90,15 @@ def running(home: Path, environment: dict[str, str]) -> Iterator[Containerd]:
     )
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
-            ["containerd", "--config", str(configuration)], env=environment, stdout=log, stderr=log
-        )
+            ["unshare", "-m", "sh", "-c", f"mount -t tmpfs run /run && exec containerd --config {configuration}"],
+            env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + 30
         while not (home / "sock").exists() and time.monotonic() < deadline:
             assert process.poll() is None, (home / "log").read_text()
             time.sleep(0.05)
-        yield Containerd(environment, f"{home}/sock")
+        yield Containerd(environment, f"{home}/sock", process.pid)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from network_fixtures import CNI_BIN, OUTSIDE, POD_SUBNET, FakeApi, Node, ask, echo_server, run, until
+from network_fixtures import OUTSIDE, POD_SUBNET, FakeApi, Node, ask, echo_server, run, until
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not CNI_BIN.is_dir(), reason="needs the CNI plugins"),
 ]
 
 PREFIX = f"kwnet-{os.getpid()}"
