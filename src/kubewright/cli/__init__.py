@@ -82,6 +82,7 @@ cli = Root(
         verbosity_option(),
     ],
     lazy={
+        "alpha": ("kubewright.cli.alpha:alpha", "Names that certs and kubeconfig had in kubeadm 1.20."),
         "apply": ("kubewright.cli.cluster:apply", "Make the hosts of a cluster.yaml a cluster, or mend it."),
         "certs": ("kubewright.cli.certs:certs", "Look after the certificates of a control plane."),
         "check": ("kubewright.cli.check:check", "Test a cluster's networks, DNS and API from every node."),
@@ -90,6 +91,7 @@ cli = Root(
         "help": ("kubewright.cli.help:help_command", "Print the help of a command."),
         "join": ("kubewright.cli.join:join", "Make a host a node of a cluster that exists."),
         "kubeconfig": ("kubewright.cli.kubeconfig:kubeconfig", "Make kubeconfigs."),
+        "init": ("kubewright.cli.init:init", "Make a host the first control plane of a new cluster."),
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
         "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),
@@ -98,6 +100,7 @@ cli = Root(
         "version": ("kubewright.cli.version:version", "Print the version."),
     },
     aliases={"certificates": "certs"},
+    hidden={"alpha"},
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem
 
 class LazyGroup(click.Group):
     """`lazy` maps a command's name to where it stands (`package.module:attribute`) and its one-line help.
-    `aliases` maps second names, which help does not show, to the first.
+    `aliases` maps second names, which help does not show, to the first; `hidden` are names of the table that it
+    does not show either.
 
     Help and shell completion read the table alone, so that `--help` costs the same however much the commands
     import.
@@ -23,15 +24,17 @@ class LazyGroup(click.Group):
         *args: Any,
         lazy: Mapping[str, tuple[str, str]],
         aliases: Mapping[str, str] | None = None,
+        hidden: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy)
         self.aliases = dict(aliases or {})
+        self.hidden_names = frozenset(hidden)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in alphabetical order."""
-        return sorted({*super().list_commands(ctx), *self.lazy})
+        return sorted({*super().list_commands(ctx), *self.lazy} - self.hidden_names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported if it is one of the table."""

@@ -56,6 +56,9 @@ def test_version_in_every_form() -> None:
     assert runner.invoke(cli, ["--version"]).output == f"kubewright {__version__}\n"
     assert json.loads(runner.invoke(cli, ["version", "-o", "json"]).output)["version"] == __version__
     assert f"version: {__version__}\n" in runner.invoke(cli, ["version", "-o", "yaml"]).output
+    assert runner.invoke(cli, ["version", "-o", "short"]).output == f"v{__version__}\n"
+    kubeadms = json.loads(runner.invoke(cli, ["version", "-o", "json"]).output)["clientVersion"]
+    assert kubeadms["gitVersion"] == f"v{__version__}"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,39 @@ def test_completion_knows_the_commands() -> None:
     )
     # click names the variable after the program; `python -m` is called the same here.
     assert "apply" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("kubewright tok", {"token"}),
+        ("kubewright token ", {"create", "delete", "generate", "list"}),
+        ("kubewright certs renew apiserver-", {"apiserver-etcd-client", "apiserver-kubelet-client"}),
+        ("kubewright certs renew all --csr", {"--csr-dir", "--csr-only"}),
+        ("kubewright kubeconfig user --cl", {"--client-name"}),
+        ("kubewright version -o s", {"short"}),
+    ],
+)
+def test_bash_completes_down_to_options(line: str, wanted: set[str]) -> None:
+    """The script itself, in a bash that is given a command line as readline gives it."""
+    words = line.split() + ([""] if line.endswith(" ") else [])
+    script = (
+        'program() { "$PYTHON" -m kubewright "$@"; }\n'
+        'source /dev/stdin <<<"$(program completion bash | sed "s/\\$1)/\\"\\$PYTHON\\" -m kubewright)/")"\n'
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kubewright_completion kubewright\n'
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words], capture_output=True, text=True, timeout=30, check=True,
+        env=os.environ | {"PYTHON": sys.executable},
+    )  # fmt: skip
+    assert set(done.stdout.split()) == wanted, done.stderr
+
+
+def test_kubeadms_old_names_are_there_and_not_shown() -> None:
+    assert "alpha" not in CliRunner().invoke(cli, ["--help"]).output
+    for old in (["certs", "renew", "all"], ["kubeconfig", "user"], ["certs", "certificate-key"]):
+        assert CliRunner().invoke(cli, ["alpha", *old, "--help"]).exit_code == 0
 
 
 WAITS = """
