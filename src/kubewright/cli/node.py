@@ -31,9 +31,8 @@ SHARED_FLAGS = frozenset(
         "--ssh-known-hosts",
         "--ssh-jump",
         "--dry-run",
-        "--ignore-preflight-errors",
         "--config",
-        "--kubeconfig",
+        "--content",
         "--output",
     }
 )

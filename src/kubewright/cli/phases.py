@@ -15,6 +15,10 @@ from kubewright.workflows.tree import Step, find
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class PhaseOption(click.Option):
+    """An option that phases take, those that list it, and the command itself does not."""
+
+
 class PhasedCommand(click.Group):
     """A command that runs all of its phases; `phase NAME` below it runs one of them.
 
@@ -35,6 +39,10 @@ class PhasedCommand(click.Group):
         steps: Sequence[Step[Any]] = getattr(import_module(module), attribute)
         return steps
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own options."""
+        return [param for param in super().get_params(ctx) if not isinstance(param, PhaseOption)]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Options and arguments in any order, as for a plain command, unless the first word is `phase`."""
         if args[:1] == ["phase"]:
@@ -47,7 +55,8 @@ class PhasedCommand(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the phase that was asked for, or the command itself."""
         if ctx.invoked_subcommand != "phase":
-            ctx.params["only"] = ""
+            of_phases = [param for param in self.params if isinstance(param, PhaseOption)]
+            ctx.params |= {"only": "", **_defaults(ctx, of_phases)}
             return click.Command.invoke(self, ctx)
         phase = self.get_command(ctx, "phase")
         assert phase is not None
@@ -91,7 +100,7 @@ def _phase_command(main: PhasedCommand, step: Step[Any], path: str) -> click.Com
         return _leaf(main, step.name, path, step)
     children = [_phase_command(main, child, f"{path}/{child.name}") for child in step.steps]
     if step.all_at_once:
-        children.insert(0, _leaf(main, "all", path, step, _title_of_all(step)))
+        children.insert(0, _leaf(main, "all", path, step, "Run all of the phases below"))
     group = _PhaseGroup(step.name, children, aliases=_aliases(step.steps), help=f"{step.title}.")
     group.hidden = step.hidden
     return group
@@ -99,10 +108,6 @@ def _phase_command(main: PhasedCommand, step: Step[Any], path: str) -> click.Com
 
 def _aliases(steps: Sequence[Step[Any]]) -> dict[str, str]:
     return {alias: step.name for step in steps for alias in step.aliases}
-
-
-def _title_of_all(step: Step[Any]) -> str:
-    return f"{step.title}: all of the phases below"
 
 
 def _leaf(main: PhasedCommand, name: str, path: str, step: Step[Any], title: str = "") -> click.Command:
@@ -113,14 +118,16 @@ def _leaf(main: PhasedCommand, name: str, path: str, step: Step[Any], title: str
     @click.pass_context
     def callback(ctx: click.Context, /, **given: Any) -> Any:
         assert main.callback is not None
-        left_out = {param.name: param.process_value(ctx, param.get_default(ctx)) for param in others}
-        return ctx.invoke(
-            main.callback, **{str(key): value for key, value in left_out.items()}, **given, only=path
-        )
+        return ctx.invoke(main.callback, **_defaults(ctx, others), **given, only=path)
 
     return click.Command(
         name, params=taken, callback=callback, help=f"{title or step.title}.", hidden=step.hidden
     )
+
+
+def _defaults(ctx: click.Context, params: Iterable[click.Parameter]) -> dict[str, Any]:
+    """What the callback sees of options that a command does not take."""
+    return {str(param.name): param.process_value(ctx, param.get_default(ctx)) for param in params}
 
 
 def _is_argument(param: click.Parameter, step: Step[Any]) -> bool:

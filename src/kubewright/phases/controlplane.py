@@ -18,7 +18,7 @@ from kubewright.model import manifests
 from kubewright.model.objects import to_yaml
 from kubewright.phases.files import differing, file_changes
 from kubewright.phases.node import Node
-from kubewright.phases.phase import Change, Phase
+from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
 
 # Containers as lines of Pod and id, then tasks as lines of id, process and state.
@@ -92,6 +92,27 @@ class StaticPods(Phase):
         rows = [line.split() for line in output.splitlines()]
         running = {row[0] for row in rows if row[-1:] == ["RUNNING"]}
         return {pod: {row[1] for row in rows if row[:1] == [pod]} & running for pod in pods}
+
+
+class DataDirectory(Phase):
+    """The directory in which a program keeps its data, closed to all others from the start."""
+
+    name: ClassVar[str] = "data-directory"
+    title: ClassVar[str] = "make the data directory"
+
+    def __init__(self, node: Node, path: str) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._path = path
+
+    async def look(self) -> list[Change]:
+        """Whether it is missing; one that is there is left as it is."""
+        found = await self._node.host.stat_files([self._path], digest=False)
+        return [] if found else [Change(Action.CREATE, f"{self._path}/", self.host_name)]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Make it, 0700."""
+        await self._node.host.shell('mkdir -p "$(dirname "$1")" && mkdir -m 0700 "$1"', self._path)
 
 
 class ApiServerUp(Phase):

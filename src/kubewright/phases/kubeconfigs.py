@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -17,34 +18,44 @@ from kubewright.phases.pki import Authorities
 
 
 class Kubeconfigs(Phase):
-    """Kubeconfigs with certificates of our own. After `run`, `admin` holds admin.conf's bytes if it is one of
-    them; after `look` alone, only where it still serves."""
+    """Kubeconfigs with certificates of our own, in `directory`. After `run`, `admin` holds admin.conf's bytes if
+    it is one of them; after `look` alone, only where it still serves. With `embedded`, the kubelet's holds its
+    certificate as the others do, for a kubelet that is to fetch the one that it rotates by itself."""
 
     name: ClassVar[str] = "kubeconfig"
     title: ClassVar[str] = "write kubeconfigs"
 
     def __init__(
-        self, node: Node, specs: Sequence[KubeconfigSpec], certs: Authorities, name: str = "kubeconfig"
+        self,
+        node: Node,
+        specs: Sequence[KubeconfigSpec],
+        certs: Authorities,
+        name: str = "kubeconfig",
+        *,
+        directory: str = kubeconfig.KUBERNETES_DIR,
+        embedded: bool = False,
     ) -> None:
         self._node = node
         self.host_name = node.name
         self.name = name  # type: ignore[misc]  # the kubelet's comes before the others
         self._specs = specs
         self._certs = certs
+        self._directory = directory
+        self._embedded = embedded
         self._wanted: list[KubeconfigSpec] = []
         self.admin = b""
 
     async def look(self) -> list[Change]:
         """Which are missing, use another server or CA, or hold a certificate that no longer serves."""
         found = await self._node.host.read_files(
-            [*(spec.path for spec in self._specs), kubeconfig.KUBELET_CLIENT_CURRENT]
+            [*map(self._path, self._specs), kubeconfig.KUBELET_CLIENT_CURRENT]
         )
         now = datetime.now(UTC)
         ca = self._certs.pairs.get("ca")
         self._wanted = []
         changes = []
         for spec in self._specs:
-            content = found.get(spec.path)
+            content = found.get(self._path(spec))
             if content is None:
                 reasons, action = ["missing"], Action.CREATE
             elif ca is None:
@@ -59,7 +70,12 @@ class Kubeconfigs(Phase):
             if reasons:
                 self._wanted.append(spec)
                 changes.append(
-                    Change(action, spec.path, self.host_name, tuple(f"# {why}" for why in reasons if content))
+                    Change(
+                        action,
+                        self._path(spec),
+                        self.host_name,
+                        tuple(f"# {why}" for why in reasons if content),
+                    )
                 )
         return changes
 
@@ -87,14 +103,18 @@ class Kubeconfigs(Phase):
         of_kubelet = None
         for spec, key in zip(self._wanted, keys, strict=True):
             pair = x509.sign(spec.cert, key, self._certs.signer(spec.cert), now)
-            if spec.file == kubeconfig.KUBELET:
+            if spec.file == kubeconfig.KUBELET and not self._embedded:
                 document = kubeconfig.with_rotating_certificate(spec, ca)
-                of_kubelet = pair, FileWrite(spec.path, kubeconfig.dump(document), kubeconfig.KUBECONFIG_MODE)
+                file = FileWrite(self._path(spec), kubeconfig.dump(document), kubeconfig.KUBECONFIG_MODE)
+                of_kubelet = pair, file
                 continue
             content = kubeconfig.dump(kubeconfig.with_certificate(spec, ca, pair))
             if spec.file == kubeconfig.ADMIN:
                 self.admin = content.reveal()
-            files.append(FileWrite(spec.path, content, kubeconfig.KUBECONFIG_MODE))
+            files.append(FileWrite(self._path(spec), content, kubeconfig.KUBECONFIG_MODE))
         await self._node.host.write_files(files)
         if of_kubelet is not None:
             await write_client_certificate(self._node.host, *of_kubelet)
+
+    def _path(self, spec: KubeconfigSpec) -> str:
+        return posixpath.join(self._directory, spec.file)

@@ -21,17 +21,26 @@ _UNIT = "kubelet.service"
 class Kubelet(Phase):
     """Files of the kubelet, and the unit running with what they say now.
 
-    `program_changed` says that a restart is due in any case: the program itself was replaced, for example.
+    `program_changed` says that a restart is due in any case: the program itself was replaced, for example. Without
+    `enable` it is left to whoever installed the unit whether it starts with the host.
     """
 
     name: ClassVar[str] = "kubelet-start"
     title: ClassVar[str] = "configure and start the kubelet"
 
-    def __init__(self, node: Node, files: Sequence[FileWrite], *, program_changed: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        files: Sequence[FileWrite],
+        *,
+        program_changed: bool = False,
+        enable: bool = True,
+    ) -> None:
         self._node = node
         self.host_name = node.name
         self._files = files
         self._program_changed = program_changed
+        self._enable = enable
         self._wanted: list[FileWrite] = []
 
     async def look(self) -> list[Change]:
@@ -42,7 +51,8 @@ class Kubelet(Phase):
         state = await host.shell(
             'echo "$(systemctl is-active "$1") $(systemctl is-enabled "$1" 2>/dev/null)"', _UNIT
         )
-        if state.text != "active enabled":
+        active, _, enabled = state.text.partition(" ")
+        if active != "active" or (self._enable and enabled != "enabled"):
             changes.append(Change(Action.RUN, f"start {_UNIT}", self.host_name))
         elif changes or self._program_changed or await self._older_than_files():
             changes.append(Change(Action.RUN, f"restart {_UNIT}", self.host_name))
@@ -60,13 +70,14 @@ class Kubelet(Phase):
         # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
         # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
         # Enabling a unit reads its files anew, too.
+        reread = 'systemctl enable -q "$1"' if self._enable else "systemctl daemon-reload"
         result = await host.shell(
-            'mkdir -p "$2" && systemctl enable -q "$1" && systemctl restart "$1"', _UNIT, MANIFESTS_DIR,
+            f'mkdir -p "$2" && {reread} && systemctl restart "$1"', _UNIT, MANIFESTS_DIR,
             timeout=60, check=False,
         )  # fmt: skip
         if not result.ok:
             raise HostError(
                 f"{self.host_name}: the kubelet does not start",
-                host=self.host_name, evidence=await unit_evidence(host, "kubelet"),
+                host=self.host_name, evidence=[result.err, *await unit_evidence(host, "kubelet")],
                 hint="journalctl -u kubelet tells more", exit_code=ExitCode.HOST_NOT_FIT,
             )  # fmt: skip

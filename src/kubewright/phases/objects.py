@@ -53,7 +53,7 @@ class Objects(Phase):
         meta = obj["metadata"]
         live = await self._kube.get(obj["apiVersion"], obj["kind"], meta["name"], meta.get("namespace", ""))
         if live is None:
-            return Change(Action.CREATE, object_name(obj))
+            return created(obj)
         would_be = await self._kube.apply(obj, dry_run=True)
         old, new = _comparable(live), _comparable(would_be)
         if old == new:
@@ -68,6 +68,12 @@ class Objects(Phase):
         async with asyncio.TaskGroup() as group:
             for obj in self._wanted:
                 group.create_task(apply_when_possible(self._kube, obj))
+
+
+def created(obj: Object) -> Change:
+    """An object that is not there yet, as a change; a Secret's content is not shown."""
+    secret = obj["kind"] == "Secret"
+    return Change(Action.CREATE, object_name(obj), diff=() if secret else diff_lines("", b"", _text(obj)))
 
 
 async def apply_when_possible(kube: KubeClient, obj: Object, *, deadline: float = 30.0) -> None:

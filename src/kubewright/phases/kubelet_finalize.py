@@ -1,0 +1,62 @@
+"""The last step of a new control plane's kubelet: its kubeconfig names the certificate that it renews itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from kubewright.errors import ConfigError
+from kubewright.events import Activity
+from kubewright.hosts import FileWrite
+from kubewright.model import kubeconfig
+from kubewright.model.objects import Object
+from kubewright.phases.node import Node
+from kubewright.phases.phase import Action, Change, Phase
+
+
+class KubeletFinalize(Phase):
+    """`kubelet.conf` with a certificate inside is pointed at the kubelet's own file, once there is one (P23).
+
+    `directory` is where the kubelet keeps its certificates (its flag --cert-dir).
+    """
+
+    name: ClassVar[str] = "kubelet-finalize"
+    title: ClassVar[str] = "let the kubelet use the certificate that it renews"
+
+    def __init__(self, node: Node, *, directory: str = kubeconfig.KUBELET_PKI_DIR) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._pem = f"{directory}/kubelet-client-current.pem"
+        self._path = f"{kubeconfig.KUBERNETES_DIR}/{kubeconfig.KUBELET}"
+        self._document: Object = {}
+
+    async def look(self) -> list[Change]:
+        """Whether the kubeconfig holds a certificate although the kubelet has a file of its own."""
+        found = await self._node.host.read_files([self._path, self._pem])
+        if len(found) < 2:
+            return []
+        document = kubeconfig.load(found[self._path], self._path)
+        user = f"system:node:{self._node.name}"
+        for entry in document.get("users") or []:
+            if entry.get("name") != user:
+                continue
+            credentials = entry.get("user") or {}
+            if credentials.get("client-certificate") == credentials.get("client-key") == self._pem:
+                return []
+            entry["user"] = {"client-certificate": self._pem, "client-key": self._pem}
+            self._document = document
+            return [
+                Change(Action.UPDATE, self._path, self.host_name, (f"# names {self._pem}",)),
+                Change(Action.RUN, "restart kubelet.service", self.host_name),
+            ]
+        raise ConfigError(
+            f"{self.host_name}: {self._path} has no user {user!r}",
+            hint="is it another node's? name the node with --node-name, or write the file anew: "
+            "kubewright init phase kubeconfig kubelet",
+        )
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write the kubeconfig, and restart the kubelet, which reads it only when it starts."""
+        content = kubeconfig.dump(self._document)
+        await self._node.host.write_files([FileWrite(self._path, content, kubeconfig.KUBECONFIG_MODE)])
+        await self._node.host.run(["systemctl", "restart", "kubelet.service"])
