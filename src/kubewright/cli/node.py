@@ -179,6 +179,7 @@ async def opened_node(
             )  # fmt: skip
         from kubewright.model.config.cluster import Role
 
+        host.name = chosen  # until now it went by its address
         spec = _host_spec(options, chosen).model_copy(
             update={
                 "roles": [Role.CONTROL_PLANE if control_plane else Role.WORKER],
