@@ -23,6 +23,7 @@ from kubewright.secret import Secret
 from kubewright.workflows.init_run import InitRun
 from kubewright.workflows.init_settings import InitSettings
 from kubewright.workflows.init_tree import INIT
+from kubewright.workflows.leftovers import without_own
 from kubewright.workflows.preflight import run_preflight
 from kubewright.workflows.tree import run_steps
 
@@ -108,6 +109,15 @@ class Init(InitRun):
             settings.init, settings.cluster, settings.facts,
             fail_swap_on=settings.kubelet.get("failSwapOn") is not False,
             address_is_chosen=settings.address_is_chosen,
+        )  # fmt: skip
+        ca_dirs = await ca_directories(self._node.host)
+        external = pki.CA.name in self._external.names
+        pods = {
+            name: self._want.static_pod(name, ca_dirs=ca_dirs, external_ca=external) for name in _POD_STEPS
+        }
+        checks = await without_own(
+            self._node, checks, {name: pod for name, pod in pods.items() if pod is not None},
+            settings.init.local_api_endpoint.bind_port,
         )  # fmt: skip
         await run_preflight(self._node, checks, events=self.events, ignore=self._ignore, dry=self.dry)
 
