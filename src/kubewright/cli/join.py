@@ -11,7 +11,6 @@ from kubewright.cli.phases import PhasedCommand, skip_phases_option
 
 if TYPE_CHECKING:
     from kubewright.events import Events
-    from kubewright.phases.phase import Change
     from kubewright.workflows.join import Outcome
 
 
@@ -102,7 +101,9 @@ def join(node: NodeOptions, only: str, skip_phases: tuple[str, ...], **options: 
 
     outcome = run(work)
     if node.dry_run:
-        _print_changes(outcome.changes)
+        from kubewright.cli.changes import print_changes
+
+        print_changes(outcome.changes, "text", title=f"join {outcome.node}")
     elif not only:
         click.echo(_message(outcome))
 
@@ -157,15 +158,6 @@ def _documents(node: NodeOptions) -> Any:
             f"--config: {node.config}: {getattr(error, 'strerror', '') or 'not UTF-8'}"
         ) from None
     return read_documents(text, source="standard input" if str(node.config) == "-" else str(node.config))
-
-
-def _print_changes(changes: list[Change]) -> None:
-    for change in changes:
-        click.echo(f"{change.action:<6} {change.target}")
-        for line in change.diff:
-            click.echo(f"       {line}")
-    count = len(changes)
-    click.echo(f"\n{count} {'change' if count == 1 else 'changes'}; nothing was done")
 
 
 def _message(outcome: Outcome) -> str:

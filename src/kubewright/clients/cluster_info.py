@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -139,28 +140,40 @@ def _checked(status: int, headers: Mapping[str, str], data: bytes) -> Answer:
 
 
 def _told(error: BaseException) -> LookError:
-    seen: BaseException | None = error
+    seen = error
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         seen = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorSSLError):
         seen = error.os_error
+    elif isinstance(error.__cause__, ssl.SSLError):  # the server ended TLS after its handshake
+        seen = error.__cause__
     if isinstance(seen, ssl.SSLCertVerificationError):
         troubles = {_NOT_YET: Trouble.NOT_YET_VALID, _OVER: Trouble.EXPIRED} | dict.fromkeys(
             _OTHER_NAMES, Trouble.OTHER_NAME
         )
         return LookError(troubles.get(seen.verify_code, Trouble.OTHER_CA), seen.verify_message)
     if isinstance(seen, ssl.SSLError):
-        return LookError(Trouble.NO_TLS, seen.reason or str(seen))
+        return LookError(Trouble.NO_TLS, _TLS.get(seen.reason or "", seen.reason or str(seen)))
     if isinstance(seen, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
-        return LookError(Trouble.NO_API, "what answers speaks no HTTP")
+        return LookError(Trouble.NO_API, "it speaks no HTTP")
     return LookError(Trouble.UNREACHABLE, _words(error))
+
+
+_TLS = {
+    "WRONG_VERSION_NUMBER": "it speaks no TLS",
+    "RECORD_LAYER_FAILURE": "it speaks no TLS",
+    "HTTP_REQUEST": "it speaks no TLS",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants a client certificate, as etcd does",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate, as etcd does",
+}
 
 
 def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower() if cause.errno > 0 else str(cause.strerror)
+    if isinstance(cause, ConnectionError | aiohttp.ServerDisconnectedError):
         return "the connection was closed"
-    return getattr(error, "strerror", "") or str(error) or type(error).__name__
+    return str(error) or type(error).__name__

@@ -65,10 +65,10 @@ async def check_tcp(opened: Opener, host: str, where: str) -> None:
                 hint="set `AllowTcpForwarding yes` in its sshd_config", host=host,
                 exit_code=ExitCode.HOST_NO_PRIVILEGE,
             ) from None  # fmt: skip
+    except TimeoutError:  # an OSError, too
+        pass
     except (asyncssh.Error, OSError) as error:
         raise HostError(f"the connection to {host} was lost: {error}", host=host) from None
-    except TimeoutError:
-        pass
 
 
 async def check_unix(opened: Opener, host: str, path: str) -> None:
@@ -82,10 +82,10 @@ async def check_unix(opened: Opener, host: str, path: str) -> None:
             hint="is the service that listens there running, and does sshd allow it (AllowStreamLocalForwarding)?",
             host=host, exit_code=ExitCode.FAILURE,
         ) from None  # fmt: skip
+    except TimeoutError:  # an OSError, too
+        pass
     except (asyncssh.Error, OSError) as error:
         raise HostError(f"the connection to {host} was lost: {error}", host=host) from None
-    except TimeoutError:
-        pass
 
 
 class Tunnel:

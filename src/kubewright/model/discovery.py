@@ -19,7 +19,7 @@ from kubewright.secret import Secret
 _HASH = re.compile(r"(?i:sha256):([0-9a-fA-F]{64})", re.ASCII)
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 NEW_TOKEN = "on a control plane, `kubewright token create --print-join-command` prints a command that works"  # noqa: S105
-_KEPT = "on a control plane, `kubewright token list` shows the tokens that there are"
+_KEPT = "`kubewright token list` there shows the tokens that there are"
 
 
 class DiscoveryError(KubewrightError):

@@ -235,13 +235,14 @@ async def _explain(host: Host, url: str, error: DiscoveryError) -> None:
         return
     where = urlsplit(url)
     seen = await host.shell(_PROBE, where.hostname or "", str(where.port or 443), check=False, timeout=10)
-    lines = [line.rpartition(": ")[2] if "/dev/tcp" in line else line for line in seen.text.splitlines()]
-    if lines[-1:] == ["connected"]:
-        lines = [
+    first, *_ = [line.rpartition(": ")[2] for line in seen.text.splitlines()] or [""]
+    if first == "connected":
+        first = (
             "the port is open, and its owner ends the connection: a load balancer without servers, perhaps"
-        ]
-    error.evidence = tuple(f"{host.name}: {host_port(where.hostname or '', where.port or 443)}: {line}"
-                           for line in lines[:2])  # fmt: skip
+        )
+    if first:
+        place = host_port(where.hostname or "", where.port or 443)
+        error.evidence = (f"{host.name} to {place}: {first}",)
 
 
 async def _check_clock(host: Host, ca: bytes, answer: Answer) -> None:

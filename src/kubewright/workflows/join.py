@@ -68,7 +68,10 @@ async def join(
             run.outcome.steps = await run_steps(JOIN, run, skip, only=only)
             kind = "control plane" if settings.is_control_plane else "node"
             activity.summary(f"{node.name}: {kind} of {run.outcome.endpoint or 'its cluster'}")
-        run.outcome.changes = run.changes
+        # In a dry run two phases may each miss the same file.
+        run.outcome.changes = list({(one.target, one.host): one for one in reversed(run.changes)}.values())[
+            ::-1
+        ]
         return run.outcome
 
 
