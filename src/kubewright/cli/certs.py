@@ -254,7 +254,7 @@ def _say_what_to_restart(result: Renewed, node: NodeOptions) -> None:
             click.echo(f"  ssh {node.host}")
         click.echo("  cd /etc/kubernetes/manifests && mkdir ../away")
         click.echo(f"  mv {' '.join(f'{one}.yaml' for one in programs)} ../away")
-        click.echo("  sleep 25 && mv ../away/* . && rmdir ../away")
+        click.echo("  sleep 40 && mv ../away/* . && rmdir ../away")
     if "admin.conf" in result.done:
         click.echo(
             f"\nCopies of {ADMIN_CONF}, such as ~/.kube/config, hold the old certificate until copied anew."

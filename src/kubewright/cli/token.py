@@ -151,7 +151,8 @@ def list_(ctx: click.Context, node: NodeOptions, output: str) -> None:
     found = run(work, output=output, stream=False)
     if output == "text":
         now = datetime.now(UTC)
-        for line in table(token_text.HEADER, [token_text.table_row(one, now) for one in found]):
+        rows = [token_text.table_row(one, now) for one in found]
+        for line in table(token_text.HEADER, rows) if rows else ():
             click.echo(line)
         return
     for index, one in enumerate(found):

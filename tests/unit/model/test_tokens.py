@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from kubewright.errors import ConfigError
-from kubewright.model import tokens
+from kubewright.model import token_text, tokens
+from kubewright.model.config.duration import short_duration
+from kubewright.model.config.kubeadm_nodes import BootstrapTokenSpec
 from kubewright.secret import Secret
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -99,3 +102,82 @@ def test_a_damaged_secret_is_named(key: str, value: str) -> None:
 def test_token_groups() -> None:
     assert tokens.is_token_group("system:bootstrappers:kubeadm:default-node-token")
     assert not tokens.is_token_group("system:masters")
+
+
+def test_a_token_has_kubeadms_defaults() -> None:
+    token = tokens.make_token(NOW)
+    assert token.expires == NOW + timedelta(hours=24)
+    assert token.usages == ("signing", "authentication")
+    assert token.groups == ("system:bootstrappers:kubeadm:default-node-token",)
+    assert tokens.make_token(NOW, ttl=timedelta(0)).expires is None
+    assert tokens.make_token(NOW, usages=["signing"]).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ({"usages": ["joining"]}, "usages: 'joining'"),
+        ({"groups": ["system:masters"]}, "groups: 'system:masters'"),
+        ({"usages": ["signing"], "groups": ["system:bootstrappers:a"]}, "groups: a token whose usages lack"),
+        ({"ttl": timedelta(seconds=-1)}, "ttl: must not be negative"),
+        ({"token": Secret("abcdef.0123")}, "not a bootstrap token"),
+    ],
+)
+def test_what_a_token_cannot_be(said: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=f"here: {what}"):
+        tokens.make_token(NOW, field="here", **said)
+
+
+def test_tokens_of_a_configuration_file() -> None:
+    specs = [
+        BootstrapTokenSpec(token=Secret("abcdef.0123456789abcdef"), ttl="0s", description="for ever"),
+        BootstrapTokenSpec(expires=NOW, usages=["signing"]),
+    ]
+    first, second = tokens.of_specs(specs, NOW)
+    assert (first.id, first.expires, first.description) == ("abcdef", None, "for ever")
+    assert (second.expires, second.usages, second.groups) == (NOW, ("signing",), ())
+
+
+def test_an_id_and_a_whole_token_name_the_same() -> None:
+    assert tokens.identity(Secret("abcdef")) == "abcdef"
+    assert tokens.identity(Secret("abcdef.0123456789abcdef")) == "abcdef"
+    with pytest.raises(ConfigError, match="TOKEN: not a bootstrap token"):
+        tokens.identity(Secret("abcdefg"), "TOKEN")
+
+
+def test_a_token_as_kubeadm_shows_it() -> None:
+    token = tokens.BootstrapToken("abcdef", SECRET, NOW + timedelta(hours=23, minutes=59), "a join")
+    group = "system:bootstrappers:kubeadm:default-node-token"
+    assert token_text.table_row(token, NOW) == [
+        "abcdef.0123456789abcdef", "23h", "2026-03-02T11:59:00Z", "signing,authentication", "a join", group,
+    ]  # fmt: skip
+    bare = tokens.BootstrapToken("abcdef", SECRET, None, "", (), ())
+    assert token_text.table_row(bare, NOW)[1:] == ["<forever>", "<never>", "<none>", "<none>", "<none>"]
+    assert token_text.document(bare) == {
+        "apiVersion": "output.kubeadm.k8s.io/v1alpha3",
+        "kind": "BootstrapToken",
+        "token": "abcdef.0123456789abcdef",
+    }
+
+
+def test_the_command_that_joins_a_node() -> None:
+    token, key = Secret("abcdef.0123456789abcdef"), Secret("00ff")
+    words = "join [fd00::1]:6443 --token abcdef.0123456789abcdef"
+    pins = " --discovery-token-ca-cert-hash sha256:a --discovery-token-ca-cert-hash sha256:b"
+    url, both = "https://[fd00::1]:6443", ["sha256:a", "sha256:b"]
+    assert token_text.join_command("kubeadm", url, token, both).reveal() == f"kubeadm {words}{pins}"
+    command = token_text.join_command(
+        "kubeadm", url, token, both, control_plane=True, certificate_key=key
+    ).reveal()
+    assert command == f"kubeadm {words}{pins} --control-plane --certificate-key 00ff"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "<invalid>"), (-1.5, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (86399, "23h"),
+        (86400, "1d"), (31535999, "364d"), (31536000, "1y"), (315360000, "10y"),
+    ],
+)  # fmt: skip
+def test_a_time_that_is_left_as_kubeadm_shows_it(seconds: float, text: str) -> None:
+    assert short_duration(seconds) == text
