@@ -87,7 +87,10 @@ Examples:
 def pull(
     node: NodeOptions, kubernetes_version: str, image_repository: str, feature_gates: str, cri_socket: str
 ) -> None:
-    """Pull the images that a control plane needs into a host's container runtime."""
+    """Pull the images that a control plane needs.
+
+    The container runtime of the host pulls them.
+    """
     from kubewright.cli.common import run
     from kubewright.cli.node import opened_host
     from kubewright.clients.cri import find_socket, open_cri

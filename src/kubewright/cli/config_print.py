@@ -53,7 +53,10 @@ def print_() -> None:
 def init_defaults(
     component_configs: tuple[str, ...], kubernetes_version: str | None, api_version: str | None
 ) -> None:
-    """Print the configuration of `init`: an InitConfiguration and a ClusterConfiguration."""
+    """Print what `init` does by default.
+
+    It is an InitConfiguration and a ClusterConfiguration.
+    """
     from kubewright.model.config.examples import init_example
 
     _print(init_example(_version(kubernetes_version), _host_name()), component_configs, api_version)
@@ -66,7 +69,10 @@ def init_defaults(
 def join_defaults(
     component_configs: tuple[str, ...], kubernetes_version: str | None, api_version: str | None
 ) -> None:
-    """Print the configuration of `join`: a JoinConfiguration."""
+    """Print what `join` does by default.
+
+    It is a JoinConfiguration.
+    """
     from kubewright.model.config.examples import join_example
 
     _print(join_example(_version(kubernetes_version), _host_name()), component_configs, api_version)
@@ -75,7 +81,10 @@ def join_defaults(
 @print_.command("reset-defaults")
 @_VERSION
 def reset_defaults(kubernetes_version: str | None) -> None:
-    """Print the configuration of `reset`: a ResetConfiguration, which v1beta4 alone has."""
+    """Print what `reset` does by default.
+
+    It is a ResetConfiguration, which v1beta4 alone has.
+    """
     from kubewright.model.config.examples import reset_example
 
     _print(reset_example(_version(kubernetes_version)), (), "v1beta4")
@@ -84,7 +93,10 @@ def reset_defaults(kubernetes_version: str | None) -> None:
 @print_.command("upgrade-defaults")
 @_VERSION
 def upgrade_defaults(kubernetes_version: str | None) -> None:
-    """Print the configuration of `upgrade`: an UpgradeConfiguration, which v1beta4 alone has."""
+    """Print what `upgrade` does by default.
+
+    It is an UpgradeConfiguration, which v1beta4 alone has.
+    """
     from kubewright.model.config.examples import upgrade_example
 
     _print(upgrade_example(_version(kubernetes_version)), (), "v1beta4")

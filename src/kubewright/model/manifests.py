@@ -292,10 +292,18 @@ def _kubeconfig_mount(file: str) -> _Mount:
 
 def _environment(proxies: Mapping[str, str], extra: Sequence[EnvVar]) -> list[Object]:
     """The user's variables, and of the proxy's those that they do not name."""
-    own = [item.model_dump(by_alias=True, exclude_defaults=True) for item in extra]
+    own = [_without_empty(item.model_dump(by_alias=True)) for item in extra]
     named = {item.name for item in extra}
     kept = [{"name": name, "value": value} for name, value in proxies.items() if name not in named]
     return [*kept, *own]
+
+
+def _without_empty(value: Mapping[str, Any]) -> Object:
+    return {
+        name: _without_empty(inner) if isinstance(inner, Mapping) else inner
+        for name, inner in value.items()
+        if inner not in (None, "", False)
+    }
 
 
 def _extra(volumes: Iterable[Any]) -> list[_Mount]:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kubewright.errors import ConfigError, ExitCode
+from kubewright.model.config.extra_args import Argument
 from kubewright.model.config.yamltext import Document, Path, render_path
+from kubewright.model.extra_args import ExtraArgs
 
 _ORDER = (
     ExitCode.CONFIG_UNKNOWN_FIELD,
@@ -148,9 +150,12 @@ def _finding(detail: ErrorDetails, model: type[BaseModel], prefix: Path) -> Find
     if kind in ("literal_error", "enum"):
         choices = str(context.get("expected", ""))
         if isinstance(value, str):
-            words = [word.strip("' ") for word in choices.replace(" or ", ", ").split(",")]
+            words = {
+                word.strip("' ").lower(): word.strip("' ")
+                for word in choices.replace(" or ", ", ").split(",")
+            }
             close = get_close_matches(value.lower()[:64], words, n=1, cutoff=0.6)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            meant = f" (did you mean {words[close[0]]!r}?)" if close else ""
             return Finding(path, f"{shown(value)} is not {choices}{meant}")
         return Finding(path, f"{shown(value)} is not {choices}")
     if kind == "string_type" and isinstance(value, int | float):
@@ -212,6 +217,8 @@ def _model_at(model: type[BaseModel], location: Sequence[str | int]) -> type[Bas
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if annotation is ExtraArgs:
+        return Argument
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in get_args(annotation):

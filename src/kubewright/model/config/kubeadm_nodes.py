@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from kubewright.model.config import syntax
 from kubewright.model.config.duration import normal_duration
@@ -20,6 +20,7 @@ Duration = Annotated[str, AfterValidator(normal_duration)]
 Texts = list[str]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 TOKEN_GROUP = "system:bootstrappers:kubeadm:default-node-token"  # noqa: S105
+_LISTS = ("usages", "groups")
 _CERTIFICATE_KEY_BYTES = 32
 
 
@@ -60,6 +61,22 @@ SecretText = Annotated[
 """A text that is never shown in messages; written files hold it."""
 Token = Annotated[SecretText, AfterValidator(_token)]
 CertificateKey = Annotated[SecretText, AfterValidator(_certificate_key)]
+
+
+def _moment(value: Any) -> datetime:
+    """A time as Kubernetes has it: RFC 3339, to the second."""
+    if isinstance(value, datetime):
+        return value.replace(microsecond=0)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) and "T" in value else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("is not a time such as 2030-01-02T15:04:05Z")
+    return moment.replace(microsecond=0)
+
+
+Moment = Annotated[datetime, PlainValidator(_moment), WithJsonSchema({"type": "string"})]
 
 
 def _advertise_address(text: str) -> str:
@@ -118,12 +135,24 @@ class BootstrapTokenSpec(Strict):
     """What it is for."""
     ttl: Duration | None = None
     """How long it lives; `0s` for ever. Without it and without `expires`: 24 hours."""
-    expires: datetime | None = None
+    expires: Moment | None = None
     """Until when it lives, instead of `ttl`."""
     usages: Texts = Field(default=["signing", "authentication"])
     """`signing` of cluster-info, and `authentication` of a joining kubelet."""
     groups: Texts = Field(default=[TOKEN_GROUP])
     """The groups that its bearer is in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_of_usages(cls, data: Any) -> Any:
+        """Empty lists are not said, as in kubeadm; a token that authenticates nobody is in no group."""
+        if not isinstance(data, dict):
+            return data
+        kept = {name: value for name, value in data.items() if name not in _LISTS or value != []}
+        usages = kept.get("usages")
+        if "groups" not in kept and isinstance(usages, list) and "authentication" not in usages:
+            kept["groups"] = []
+        return kept
 
 
 class Patches(Strict):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from kubewright.model.config import syntax
 from kubewright.model.config.duration import normal_duration
@@ -35,6 +35,58 @@ class HostPathMount(Strict):
     """What stands at the path, or is made there; empty for no check."""
 
 
+class FieldRef(Strict):
+    """A field of the Pod."""
+
+    api_version: str = "v1"
+    """The API version in which its path is written."""
+    field_path: str
+    """Its path, such as `status.podIP`."""
+
+
+class ResourceFieldRef(Strict):
+    """A resource of a container."""
+
+    container_name: str = ""
+    """The container; by default the one that gets the variable."""
+    resource: str
+    """The resource, such as `limits.cpu`."""
+    divisor: str = ""
+    """The unit in which it is given."""
+
+
+class KeyRef(Strict):
+    """A key of a ConfigMap or Secret."""
+
+    name: str = ""
+    """The object's name."""
+    key: str
+    """The key in it."""
+    optional: Flag = False
+    """Whether it may be missing."""
+
+
+class EnvVarSource(Strict):
+    """Where a variable's value comes from: exactly one of these."""
+
+    field_ref: FieldRef | None = None
+    """A field of the Pod."""
+    resource_field_ref: ResourceFieldRef | None = None
+    """A resource of a container."""
+    config_map_key_ref: KeyRef | None = None
+    """A key of a ConfigMap; the kubelet gives static Pods none."""
+    secret_key_ref: KeyRef | None = None
+    """A key of a Secret; the kubelet gives static Pods none."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len([name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            raise ValueError(
+                "must say exactly one of fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef"
+            )
+        return self
+
+
 class EnvVar(Strict):
     """An environment variable of a static Pod's container."""
 
@@ -42,8 +94,14 @@ class EnvVar(Strict):
     """Its name."""
     value: str = ""
     """Its value."""
-    value_from: dict[str, Any] | None = None
-    """Where its value comes from instead, in the form of a Pod's `valueFrom`."""
+    value_from: EnvVarSource | None = None
+    """Where its value comes from instead."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.value and self.value_from:
+            raise ValueError("value and valueFrom exclude each other")
+        return self
 
 
 class ControlPlaneComponent(Strict):
