@@ -23,9 +23,12 @@ _KEPT = "`kubewright token list` there shows the tokens that there are"
 
 
 class DiscoveryError(KubewrightError):
-    """The cluster cannot be known, or must not be trusted. Trying again does not help, unless `passes`."""
+    """The cluster cannot be known, or must not be trusted."""
 
     passes = False
+    """Whether trying again may help."""
+    passes_soon = False
+    """Whether trying again may help for some seconds: a cluster that is new has not written all of it yet."""
 
 
 class UnreachableError(DiscoveryError):
@@ -45,6 +48,7 @@ class NotPublicError(DiscoveryError):
     """The API server shows no `cluster-info`: the cluster does not let nodes join by token."""
 
     exit_code = ExitCode.API_ERROR
+    passes_soon = True
 
 
 class UnsignedError(DiscoveryError, ConfigError):
@@ -223,8 +227,8 @@ def unknown(identity: str, endpoint: str, others: Sequence[str]) -> UnknownToken
 def expired(identity: str, endpoint: str) -> ExpiredTokenError:
     """cluster-info still bears the token's signature, and the API server refuses the token."""
     return ExpiredTokenError(
-        f"token {identity} has expired: cluster-info still bears its signature, and the API server at {endpoint} "
-        "accepts it no longer",
+        f"token {identity} has expired, or is none to join with: cluster-info still bears its signature, and the "
+        f"API server at {endpoint} does not accept it",
         hint=f"a token lives for 24 hours unless --ttl says otherwise; {NEW_TOKEN}",
     )
 

@@ -32,6 +32,7 @@ DEADLINE = 300.0
 _INTERVAL = 0.05
 # As long as an API server may take to learn of a token that was made a moment ago.
 _GRACE = 8.0
+_ASK_EVERY = 1.0
 
 # Why the host itself cannot connect; the tunnel to it only ever says that the connection has ended.
 _PROBE = r"""
@@ -76,30 +77,21 @@ async def by_token(
     identity, _ = tokens.parse_token(token)
     pins = discovery.require_pins(hashes, unsafe_skip_ca_verification=unsafe_skip_ca_verification)
     url = _url(endpoint)
-    loop = asyncio.get_running_loop()
-    unknown_since: float | None = None
+    asked = _Asked(host, token, url)
 
     async def attempt() -> discovery.ClusterInfo:
-        nonlocal unknown_since
         answer = await _look(host, Server(url))
         found = discovery.cluster_of(answer.body)
         if pins:
             discovery.pinned(found.ca, pins, url)
-            await _check_clock(host, found.ca, answer)
         try:
             discovery.verify_signature(answer.body, token)
         except discovery.UnsignedError:
-            if not pins:
-                raise
-            # The CA is the right one, so that the API server itself can be asked whether it knows the token.
-            if await _accepted(host, Server(url, found.ca, token=token.reveal())):
-                raise discovery.unsigned_but_known(identity) from None
-            unknown_since = unknown_since or loop.time()
-            if loop.time() - unknown_since >= _GRACE:
-                raise discovery.unknown(identity, url, discovery.signing_tokens(answer.body)) from None
+            if pins:  # the CA is the right one, so that the API server can be told the token
+                await asked.whether_known(found.ca, answer)
             raise
+        await _check_clock(host, found.ca, answer)
         if not pins:
-            await _check_clock(host, found.ca, answer)
             return found
         again = await _look(host, Server(url, found.ca))
         discovery.verify_signature(again.body, token)
@@ -111,6 +103,29 @@ async def by_token(
 
     found = await _patiently(host, url, attempt, deadline, progress)
     return Discovered(Server(found.server, found.ca), identity)
+
+
+class _Asked:
+    """Whether the API server knows a token that signs nothing: asked now and then while that is waited for."""
+
+    def __init__(self, host: Host, token: Secret[str], url: str) -> None:
+        self._host, self._token, self._url = host, token, url
+        self._identity, _ = tokens.parse_token(token)
+        self._now = asyncio.get_running_loop().time
+        self._next = self._now() + _ASK_EVERY
+        self._unknown_since = 0.0
+        self._known = False
+
+    async def whether_known(self, ca: bytes, answer: Answer) -> None:
+        """Raise `UnsignedError` where it is known, `UnknownTokenError` where it has not been for some seconds."""
+        if self._now() >= self._next:
+            self._next = self._now() + _ASK_EVERY
+            self._known = await _accepted(self._host, Server(self._url, ca, token=self._token.reveal()))
+            self._unknown_since = 0.0 if self._known else self._unknown_since or self._now()
+        if self._known:
+            raise discovery.unsigned_but_known(self._identity)
+        if self._unknown_since and self._now() - self._unknown_since >= _GRACE:
+            raise discovery.unknown(self._identity, self._url, discovery.signing_tokens(answer.body))
 
 
 async def by_file(
@@ -214,12 +229,13 @@ async def _patiently(
     """What `attempt` gives; what may pass is tried again until the deadline, and then raised."""
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline
+    soon = loop.time() + min(deadline, _GRACE)
     told = ""
     while True:
         try:
             return await attempt()
         except DiscoveryError as error:
-            if loop.time() >= end or not error.passes:
+            if loop.time() >= (end if error.passes else soon if error.passes_soon else 0):
                 await _explain(host, url, error)
                 raise
             if progress is not None and error.message != told:

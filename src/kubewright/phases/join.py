@@ -7,32 +7,26 @@ from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.server import Server
-from kubewright.errors import ApiError, ConfigError, ExitCode, HostError, KubewrightError
+from kubewright.errors import ApiError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
-from kubewright.model import discovery, kubeconfig, stored, x509
+from kubewright.model import kubeconfig
 from kubewright.model.versions import VersionFacts
+from kubewright.phases import discovery
 from kubewright.phases.api import api_over
 from kubewright.phases.bootstrap import client_certificate, write_client_certificate
 from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.kubelet_join import BOOTSTRAP_CONF, KUBELET_CONF, refuse_taken_name
 from kubewright.phases.node import Node
-from kubewright.phases.nodes import ready_reason
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence, wait_until
 from kubewright.secret import Secret
 
-KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
-BOOTSTRAP_CONF = "/etc/kubernetes/bootstrap-kubelet.conf"
 CA_PATH = "/etc/kubernetes/pki/ca.crt"
 
 
 class Join(Phase):
-    """Make a host a node, as `kubeadm join` does: all it is given is an address, a token and a hash.
-
-    Discovery (kubeadm's design of the bootstrap token): `cluster-info` is read without verifying the server,
-    its signature is checked with the token, the CA inside against the hash; then it is read once more, now
-    verified against that CA, and must be the same.
-    """
+    """Make a host a node, as `kubeadm join` does: all it is given is an address, a token and a hash."""
 
     name: ClassVar[str] = "join"
     title: ClassVar[str] = "join the cluster"
@@ -52,7 +46,7 @@ class Join(Phase):
         self.host_name = node.name
         self._endpoint = endpoint
         self._token = token
-        self._ca_hashes = set(ca_hashes)
+        self._ca_hashes = ca_hashes
         self._facts = facts
         self._kubelet_files = kubelet_files
         self._admin = admin
@@ -74,9 +68,12 @@ class Join(Phase):
             return
         activity.progress("discovery")
         token = await self._token()
-        ca = await self._discover(token, activity)
-        server = Server(self._endpoint, ca, token=token.reveal())
         host = self._node.host
+        found = await discovery.by_token(
+            host, self._endpoint, token, self._ca_hashes, deadline=120, progress=activity.progress
+        )
+        ca = found.ca
+        server = Server(self._endpoint, ca, token=token.reveal())
         async with api_over(host, server) as kube:
             config = await self._kubelet_config(kube)
             activity.progress("TLS bootstrap")
@@ -96,54 +93,6 @@ class Join(Phase):
             diagnose=lambda: unit_evidence(host, "kubelet"),
         )  # fmt: skip
 
-    async def _discover(self, token: Secret[str], activity: Activity) -> bytes:
-        """The CA of the cluster at the endpoint, trusted by token and hash."""
-        ca = b""
-
-        async def missing() -> str | None:
-            nonlocal ca
-            async with api_over(self._node.host, Server(self._endpoint), timeout=10) as kube:
-                try:
-                    info = await kube.get("v1", "ConfigMap", stored.CLUSTER_INFO, "kube-public")
-                except ApiError as error:
-                    return error.message
-            if info is None:
-                return "the cluster has no cluster-info yet"
-            try:
-                ca = discovery.verified_ca(info, token)
-            except discovery.UnsignedError:
-                return "waiting for kube-controller-manager to sign cluster-info"
-            except ConfigError as error:
-                return error.message
-            return None
-
-        await wait_until(
-            missing, f"{self.host_name}: a signed cluster-info at {self._endpoint}", deadline=120,
-            interval=0.05, progress=activity.progress,
-            hint="can the host reach the endpoint? is kube-controller-manager up to sign it (P10)?",
-        )  # fmt: skip
-        found = x509.ca_hash(ca)
-        if found not in self._ca_hashes:
-            raise HostError(
-                f"{self.host_name}: the cluster at {self._endpoint} has another CA: {found}",
-                host=self.host_name, exit_code=ExitCode.HOST_IN_OTHER_CLUSTER,
-                hint="the endpoint leads to another cluster, or somebody stands between",
-            )  # fmt: skip
-        async with api_over(self._node.host, Server(self._endpoint, ca), timeout=10) as kube:
-            again = await kube.get("v1", "ConfigMap", stored.CLUSTER_INFO, "kube-public")
-        if again is None or discovery.verified_ca(again, token) != ca:
-            raise KubewrightError(f"{self.host_name}: cluster-info changed while it was verified")
-        return ca
-
-    async def _refuse_taken_name(self, kube: KubeClient) -> None:
-        live = await kube.get("v1", "Node", self._node.name)
-        if live is not None and not ready_reason(live):
-            raise HostError(
-                f"{self.host_name}: another host is in the cluster as Node {self.host_name}, and is Ready",
-                host=self.host_name, exit_code=ExitCode.HOST_NOT_FIT,
-                hint=f"name this host otherwise, or delete that Node first: kubectl delete node {self.host_name}",
-            )  # fmt: skip
-
     async def _kubelet_config(self, kube: KubeClient) -> str:
         """The cluster's KubeletConfiguration as YAML, read with the token. The API server learns of a token and
         of what it may read a moment after they were written."""
@@ -153,7 +102,7 @@ class Join(Phase):
         async def missing() -> str | None:
             nonlocal config
             try:
-                await self._refuse_taken_name(kube)
+                await refuse_taken_name(kube, self._node)
                 found = await kube.get("v1", "ConfigMap", name, "kube-system")
             except ApiError as error:
                 if error.status in (401, 403):

@@ -25,9 +25,10 @@ from kubewright.phases.controllers import ControllersUp
 from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
 from kubewright.phases.gone import GoneNodes
 from kubewright.phases.install import Images, Programs
-from kubewright.phases.join import KUBELET_CONF, Join
+from kubewright.phases.join import Join
 from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.kubelet_join import KUBELET_CONF
 from kubewright.phases.local_kubeconfig import LocalKubeconfig
 from kubewright.phases.node import Node
 from kubewright.phases.nodes import NodeMarks, NodesReady

@@ -114,6 +114,7 @@ def leaf(ca: x509.KeyPair, *, address: str = "127.0.0.1", over: bool = False) ->
 @pytest.fixture
 async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
     monkeypatch.setattr(phase, "_GRACE", 0.1)
+    monkeypatch.setattr(phase, "_ASK_EVERY", 0.0)
     found = Api(authority())
     runner, port = await serve(tmp_path, found.answer, leaf(found.ca))
     found.url = f"https://127.0.0.1:{port}"
