@@ -32,6 +32,7 @@ _KNOWN_IN: Mapping[type[Strict], Mapping[str, frozenset[str]]] = {
     types.ControlPlaneComponent: {"extraEnvs": _V1BETA4},
     types.APIServer: {"extraEnvs": _V1BETA4, "timeoutForControlPlane": _UNTIL_V1BETA3},
     types.LocalEtcd: {"extraEnvs": _V1BETA4},
+    types.ExternalEtcd: {"httpEndpoints": _V1BETA4},
     types.DNS: {"type": _V1BETA2, "disabled": _V1BETA4},
     nodes.NodeRegistrationOptions: {"imagePullPolicy": _FROM_V1BETA3, "imagePullSerial": _V1BETA4},
     nodes.InitConfiguration: {

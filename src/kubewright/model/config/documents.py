@@ -314,8 +314,10 @@ def to_stream(values: Sequence[Mapping[str, Any]]) -> str:
 
 
 def not_read_by(documents: Documents) -> str:
-    """Why the version's own kubeadm would not read the file; empty if it would."""
-    facts = documents.facts
-    if not documents.api_version or documents.api_version in facts.kubeadm_api_versions:
+    """Why the kubeadm of the Kubernetes version that a file names would not read it; empty if it would."""
+    cluster, facts = documents.cluster, documents.facts
+    if cluster is None or "kubernetes_version" not in cluster.model_fields_set:
+        return ""
+    if documents.api_version in facts.kubeadm_api_versions:
         return ""
     return f"kubeadm {facts.version} itself does not read {documents.api_version}"

@@ -137,12 +137,14 @@ def _external_etcd(etcd: ExternalEtcd, path: Path) -> Iterator[Finding]:
     for name, file in files.items():
         if file and not file.startswith("/"):
             yield Finding((*path, name), f"{shown(file)} is not an absolute path")
-    for index, url in enumerate(etcd.endpoints):
-        place = (*path, "endpoints", index)
+    urls = [(("endpoints", index), url) for index, url in enumerate(etcd.endpoints)]
+    urls += [(("httpEndpoints", index), url) for index, url in enumerate(etcd.http_endpoints)]
+    for where, url in urls:
+        place = (*path, *where)
         scheme, host = _scheme_and_host(url)
         if scheme not in ("https", "http") or not host:
             yield Finding(place, f"{shown(url)} is not a URL such as https://192.0.2.10:2379")
-        elif scheme != "https" and any(files.values()):
+        elif scheme != "https" and any(files.values()) and where[0] == "endpoints":
             yield Finding(place, f"{shown(url)} must begin with https, as there are certificates")
 
 

@@ -170,6 +170,8 @@ class ExternalEtcd(Strict):
 
     endpoints: list[str] = Field(default=[])
     """The URLs of its members."""
+    http_endpoints: list[str] = Field(default=[])
+    """The URLs of their metrics and health, where those are elsewhere (v1beta4, from Kubernetes 1.35 on)."""
     ca_file: str = ""
     """The certificate authority of its servers."""
     cert_file: str = ""
