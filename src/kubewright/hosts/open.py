@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,9 @@ def open_at(
         from kubewright.hosts.local import LocalHost
 
         return LocalHost(name)
-    from kubewright.hosts.ssh import SshHost
-    from kubewright.hosts.ssh_keys import DEFAULT_PORT, Target
+    with _no_search_for_liboqs():
+        from kubewright.hosts.ssh import SshHost
+        from kubewright.hosts.ssh_keys import DEFAULT_PORT, Target
 
     user = user or getpass.getuser()
     keys = tuple(Path(file).expanduser() for file in key_files)
@@ -63,3 +65,19 @@ def open_at(
     return SshHost(
         name, address, user=user, port=port or DEFAULT_PORT, key_files=keys, known_hosts=known, jump=through
     )
+
+
+@contextmanager
+def _no_search_for_liboqs() -> Iterator[None]:
+    """Keep asyncssh from looking for a library of post-quantum key exchanges while it is imported.
+
+    It asks the linker and the compiler, which takes 40 ms, for what the cryptography package has already.
+    """
+    import ctypes.util
+
+    search = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None if name.endswith("oqs") else search(name)
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = search

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kubewright.errors import ConfigError
 from kubewright.model import pki, tokens
 from kubewright.model.objects import SYSTEM, Object, metadata
-from kubewright.model.rbac import BOOTSTRAPPERS, group, role, role_binding, rule
+from kubewright.model.rbac import group, role, role_binding, rule
+from kubewright.model.tokens import BOOTSTRAPPERS
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:

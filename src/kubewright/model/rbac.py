@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from kubewright.model.objects import SYSTEM, Object, metadata
 from kubewright.model.pki import CLUSTER_ADMINS, NODES
+from kubewright.model.tokens import BOOTSTRAPPERS
 
 RBAC_API = "rbac.authorization.k8s.io/v1"
 _GROUP = "rbac.authorization.k8s.io"
-
-BOOTSTRAPPERS = "system:bootstrappers:kubeadm:default-node-token"
-"""The group of a node that joins with a bootstrap token."""
 
 
 def rule(

@@ -9,7 +9,8 @@ from typing import Any
 from kubewright.model import kubeconfig
 from kubewright.model.objects import PUBLIC, SYSTEM, Object, config_map, to_yaml
 from kubewright.model.pki import NODES
-from kubewright.model.rbac import BOOTSTRAPPERS, config_map_readers, group, user
+from kubewright.model.rbac import config_map_readers, group, user
+from kubewright.model.tokens import BOOTSTRAPPERS
 from kubewright.model.versions import VersionFacts
 
 KUBEADM_CONFIG = "kubeadm-config"

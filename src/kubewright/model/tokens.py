@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from kubewright.errors import ConfigError
 from kubewright.model.config.duration import parse_duration
 from kubewright.model.objects import SYSTEM, Object, metadata
-from kubewright.model.rbac import BOOTSTRAPPERS
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 SECRET_TYPE = "bootstrap.kubernetes.io/token"  # noqa: S105
 SECRET_PREFIX = "bootstrap-token-"  # noqa: S105
+BOOTSTRAPPERS = "system:bootstrappers:kubeadm:default-node-token"
+"""The group of a node that joins with a bootstrap token."""
 USAGES = ("signing", "authentication")
 TOKEN_LIFETIME = timedelta(hours=24)
 """Of a token for which no other was said."""
