@@ -195,6 +195,6 @@ def _by_option(finding: Finding) -> Finding:
     """The finding under the name of the option that it is about."""
     for option, path in _FIELDS.items():
         if finding.path[: len(path)] == path:
-            name = f"--{option}" if option != "api-server-endpoint" else "the API server's address"
+            name = f"--{option}" if option != "api-server-endpoint" else "API-SERVER-ENDPOINT"
             return replace(finding, path=(name, *finding.path[len(path) :]))
     return finding
