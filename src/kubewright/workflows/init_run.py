@@ -23,7 +23,7 @@ from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.node import Node
 from kubewright.phases.nodes import NodeMarks
 from kubewright.phases.objects import Objects, created
-from kubewright.phases.phase import Action, Change
+from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.pki import Authorities
 from kubewright.secret import Secret
 from kubewright.workflows.external_ca import ExternalAuthorities, external_authorities
@@ -62,6 +62,14 @@ class InitRun(StepRun):
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def do(self, phase: Phase, name: str = "") -> Sequence[Change]:
+        """Run a phase. A dry run names the keys, too, that come with new certificates."""
+        changes = await super().do(phase, name)
+        if self.dry:
+            of_run = [beside for change in changes for beside in (change, *_keys_of(change))]
+            self.changes[len(self.changes) - len(changes) :] = of_run
+        return changes
 
     async def begin(self) -> None:
         """Find out which authorities sign elsewhere; what they have signed must be there."""
@@ -168,3 +176,13 @@ class InitRun(StepRun):
             for name, row in (status.get("apiEndpoints") or {}).items()
             if name != self._node.name
         }
+
+
+def _keys_of(change: Change) -> list[Change]:
+    """The key that is made together with a certificate, or the public half of one."""
+    if change.action is not Action.CREATE:
+        return []
+    for made, beside in ((".crt", ".key"), ("/sa.key", "/sa.pub")):
+        if change.target.endswith(made):
+            return [Change(Action.CREATE, change.target.removesuffix(made) + beside, change.host)]
+    return []

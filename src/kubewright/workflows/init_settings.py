@@ -231,6 +231,8 @@ def _document(said: Mapping[str, Any], fields: Mapping[str, Path]) -> dict[str, 
             else:
                 place = place.setdefault(part, [] if isinstance(following, int) else {})
         value = said[option]
+        if path[-1] == "extraArgs":
+            value = [{"name": name, "value": text} for name, text in sorted(value.items())]
         place[path[-1]] = value.reveal() if isinstance(value, Secret) else value
     return document
 
