@@ -97,6 +97,7 @@ cli = Root(
         "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
         "token": ("kubewright.cli.token:token", "Manage the tokens by which nodes join a cluster."),
+        "upgrade": ("kubewright.cli.upgrade:upgrade", "Bring a cluster to a newer version."),
         "version": ("kubewright.cli.version:version", "Print the version."),
     },
     aliases={"certificates": "certs"},

@@ -143,16 +143,23 @@ def for_reset(*, node_name: str = "") -> NodeChecks:
 
 
 def for_upgrade(
-    facts: VersionFacts, cluster: ClusterConfiguration | None, registration: NodeRegistrationOptions
+    facts: VersionFacts,
+    cluster: ClusterConfiguration | None,
+    registration: NodeRegistrationOptions,
+    *,
+    pull_policy: str = "IfNotPresent",
+    pull_one_by_one: bool = True,
+    with_dns: bool = True,
 ) -> NodeChecks:
     """`upgrade apply` and `upgrade node`; `cluster` where the node is a control plane, whose images are pulled.
 
-    kubeadm checks the system again from 1.30 on, and the runtime where there are images to pull.
+    `with_dns` says whether CoreDNS' is one of them. kubeadm checks the system again from 1.30 on.
     """
+    images = image_references(cluster, facts) if cluster is not None else {}
     return NodeChecks(
         "upgrade", registration.name, system=True, facts=facts, cri_socket=registration.cri_socket,
-        images=_images(cluster, facts) if cluster is not None else (),
-        pull_policy=registration.image_pull_policy, pull_one_by_one=registration.image_pull_serial,
+        images=tuple(image for name, image in images.items() if with_dns or name != "coredns"),
+        pull_policy=pull_policy, pull_one_by_one=pull_one_by_one,
     )  # fmt: skip
 
 

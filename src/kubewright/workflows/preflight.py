@@ -45,18 +45,24 @@ class PreflightError(HostError):
 
 
 async def run_preflight(
-    node: Node, checks: NodeChecks, *, events: Events, ignore: Collection[str] = (), dry: bool = False
+    node: Node,
+    checks: NodeChecks,
+    *,
+    events: Events,
+    ignore: Collection[str] = (),
+    dry: bool = False,
+    also: Sequence[CheckFinding] = (),
 ) -> list[CheckFinding]:
     """Run the checks of one command on its host; what is only worth a warning is warned of and returned.
 
-    `ignore` is `ignored_checks(...)`: the names, in lower case, of checks whose errors are warnings. When all else
-    is well, the images of `checks` are pulled that the runtime does not have; not with `dry`. Raises
-    `PreflightError` with all errors at once.
+    `ignore` is `ignored_checks(...)`: the names, in lower case, of checks whose errors are warnings; `also` are
+    the caller's own findings. When all else is well, the images of `checks` are pulled that the runtime does not
+    have; not with `dry`. Raises `PreflightError` with all errors at once.
     """
     async with events.phase("preflight", "check the host", host=node.name) as activity:
         if not node.facts.is_root:
             _say(checks.command, node.name, judged([not_root()], ignore), events)
-        findings = judged(await look_and_check(node, checks), ignore)
+        findings = judged([*also, *await look_and_check(node, checks)], ignore)
         _say(checks.command, node.name, findings, events)
         if checks.images and not dry and checks.pull_policy != "Never":
             activity.progress("pull images")

@@ -34,6 +34,7 @@ exec 2>/dev/null
 rules=$( { iptables-save; ip6tables-save; nft list ruleset; } | grep -cE 'KUBE-|kube-proxy')
 [ "${rules:-0}" -eq 0 ] || echo "rules $rules"
 [ -z "$(ipvsadm -Ln | tail -n +4)" ] || echo 'ipvs'
+[ -z "$(ip route show proto 107)" ] || echo 'routes'
 for link in cni0 flannel.1 kube-ipvs0 kube-bridge; do [ ! -e "/sys/class/net/$link" ] || echo "link $link"; done
 for home in /root /home/*; do [ ! -e "$home/.kube/config" ] || echo "kubeconfig $home/.kube/config"; done
 """
@@ -170,6 +171,8 @@ async def _left(host: Host) -> list[str]:
             )
         elif kind == "ipvs":
             said.append("IPVS tables: ipvsadm --clear")
+        elif kind == "routes":
+            said.append("the routes of Kubewright's own pod network: ip route flush proto 107")
         elif kind == "link":
             said.append(f"the pod network's link {what}: ip link delete {what}")
         elif kind == "kubeconfig":

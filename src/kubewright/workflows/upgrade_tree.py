@@ -1,0 +1,27 @@
+"""The phases of `upgrade node`: kubeadm's names and options. What they do is in `workflows.upgrade`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubewright.workflows.tree import Step
+
+if TYPE_CHECKING:
+    from kubewright.workflows.upgrade import UpgradeRun
+
+NODE: tuple[Step[UpgradeRun], ...] = (
+    Step("preflight", "Check that the host is fit, and pull images", lambda run: run.preflight()),
+    Step(
+        "control-plane",
+        "Bring this control plane, if the host is one, to the cluster's version",
+        lambda run: run.control_plane(),
+        flags=("certificate-renewal", "etcd-upgrade", "patches", "experimental-patches"),
+    ),
+    Step(
+        "kubelet-config",
+        "Write the kubelet's configuration as the cluster keeps it",
+        lambda run: run.kubelet_config(),
+        flags=("patches", "experimental-patches"),
+    ),
+)  # fmt: skip
+"""In the order in which they run."""
