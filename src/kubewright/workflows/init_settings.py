@@ -56,6 +56,11 @@ _CLUSTER_FIELDS: Mapping[str, Path] = {
 }
 """Which field of which kind an option sets."""
 
+_HINTS = {
+    "apiserver-advertise-address": "one address; further names and addresses go into the API server's certificate "
+    "with --apiserver-cert-extra-sans (P09)",
+}
+
 _BESIDE_A_FILE = frozenset(
     {"node-name", "cri-socket", "patches", "experimental-patches", "kubeconfig-dir", "upload-certs"}
 )
@@ -244,5 +249,7 @@ def _by_option(finding: Finding) -> Finding:
             for whole in (path, (kind, *path)):
                 if finding.path[: len(whole)] == whole:
                     rest = (f"--{option}", *finding.path[len(whole) :])
-                    return Finding(rest, finding.problem, finding.code, finding.hint)
+                    return Finding(
+                        rest, finding.problem, finding.code, finding.hint or _HINTS.get(option, "")
+                    )
     return finding
