@@ -95,7 +95,7 @@ def static_pods(
     ]
     controller_args = cluster.controller_manager.extra_args
     flex = controller_args.get("flex-volume-plugin-dir", _FLEX_VOLUMES)
-    env = dict(sorted((proxy_env or {}).items()))
+    env = proxy_env or {}
 
     pods = {
         API_SERVER: _pod(
@@ -291,11 +291,10 @@ def _kubeconfig_mount(file: str) -> _Mount:
 
 
 def _environment(proxies: Mapping[str, str], extra: Sequence[EnvVar]) -> list[Object]:
-    """The user's variables, and of the proxy's those that they do not name."""
-    own = [_without_empty(item.model_dump(by_alias=True)) for item in extra]
-    named = {item.name for item in extra}
-    kept = [{"name": name, "value": value} for name, value in proxies.items() if name not in named]
-    return [*kept, *own]
+    """The proxy's variables under the user's, by their names; the last one of a name counts."""
+    named: dict[str, Object] = {name: {"name": name, "value": value} for name, value in proxies.items()}
+    named |= {item.name: _without_empty(item.model_dump(by_alias=True)) for item in extra}
+    return [named[name] for name in sorted(named)]
 
 
 def _without_empty(value: Mapping[str, Any]) -> Object:

@@ -93,8 +93,8 @@ def test_a_doubled_argument_reaches_the_static_pod_twice() -> None:
 
 def test_the_users_variables_take_the_place_of_the_proxys() -> None:
     assert container("v1.31.12", "kube-apiserver")["env"] == [
-        {"name": "NO_PROXY", "value": "y"},
         {"name": "HTTPS_PROXY", "value": "http://mine:1"},
+        {"name": "NO_PROXY", "value": "y"},
         {"name": "POD", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
     ]
     assert container("v1.31.12", "etcd")["env"] == [{"name": "ETCD_X", "value": "1"}]
