@@ -96,9 +96,9 @@ def test_the_phases_are_those_of_kubeadm_1_20() -> None:
         "preflight", "certs", "certs/ca", "certs/apiserver", "certs/apiserver-kubelet-client",
         "certs/front-proxy-ca", "certs/front-proxy-client", "certs/etcd-ca", "certs/etcd-server",
         "certs/etcd-peer", "certs/etcd-healthcheck-client", "certs/apiserver-etcd-client", "certs/sa",
-        "kubeconfig", "kubeconfig/admin", "kubeconfig/kubelet", "kubeconfig/controller-manager", "kubeconfig/scheduler",
-        "kubelet-start", "control-plane", "control-plane/apiserver", "control-plane/controller-manager",
-        "control-plane/scheduler", "etcd", "etcd/local", "upload-config", "upload-config/kubeadm",
+        "kubeconfig", "kubeconfig/admin", "kubeconfig/kubelet", "kubeconfig/controller-manager",
+        "kubeconfig/scheduler", "kubelet-start", "control-plane", "control-plane/apiserver",
+        "control-plane/controller-manager", "control-plane/scheduler", "etcd", "etcd/local", "upload-config", "upload-config/kubeadm",
         "upload-config/kubelet", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize",
         "kubelet-finalize/experimental-cert-rotation", "addon", "addon/coredns", "addon/kube-proxy",
     ]  # fmt: skip
