@@ -223,7 +223,8 @@ def _options(command: click.Command) -> Iterator[tuple[str, Flag]]:
         if not isinstance(param, click.Option):
             continue
         short = "".join(name[1:] for name in param.opts if re.fullmatch(r"-\w", name))
-        takes_value = not (param.is_flag or param.count)
+        # One that may stand alone takes a value as Go's boolean flags do: --NAME=false.
+        takes_value = not (param.is_flag or param.count or isinstance(param.flag_value, bool))
         for name in (*param.opts, *param.secondary_opts):
             if name.startswith("--"):
                 yield name[2:], Flag(name[2:], short[:1], takes_value)

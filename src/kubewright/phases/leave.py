@@ -100,14 +100,20 @@ class EtcdMemberGone(Phase):
         self._peers = tuple(filter(None, flags.get("initial-advertise-peer-urls", "").split(",")))
         try:
             async with await self._client(flags) as etcd:
-                mine, why = await self._standing(etcd)
+                own = etcd.endpoints[0] if etcd.endpoints else ""
+                try:
+                    mine, why = await self._standing(etcd)
+                except EtcdError:
+                    # A member that has lost its majority still answers for itself, and must not go: if the others
+                    # come back, they need it.
+                    mine, why = None, await _without_leader(etcd, own)
+                    if not why:
+                        raise
         except KubewrightError as error:
             self.note = (
                 f"etcd cannot be asked ({error.message}): if other members are left, take this one out there: "
                 "etcdctl member list, then etcdctl member remove ID"
             )
-            return []
-        if mine is None:
             return []
         if why:
             raise KubewrightError(
@@ -116,7 +122,7 @@ class EtcdMemberGone(Phase):
                 hint="start the other control planes, or take out their members that are gone for good (etcdctl "
                 "member remove); --skip-phases=remove-etcd-member goes on without, and leaves etcd as it is",
             )  # fmt: skip
-        return [Change(Action.DELETE, f"etcd {mine}", self.host_name)]
+        return [Change(Action.DELETE, f"etcd {mine}", self.host_name)] if mine is not None else []
 
     async def _pod(self) -> dict[str, Any]:
         content = await self._node.host.read_file(manifest_path(ETCD))
@@ -176,6 +182,15 @@ class EtcdMemberGone(Phase):
             await wait_until(
                 gone, f"{mine} to leave etcd", deadline=60, interval=0.2, progress=activity.progress
             )
+
+
+async def _without_leader(etcd: EtcdClient, endpoint: str) -> str:
+    """Why the member at an endpoint serves nobody, if it runs; empty where it does not run."""
+    try:
+        status = await etcd.status(endpoint)
+    except EtcdError:
+        return ""
+    return "" if status.leader else "it has no leader: too few of the other members run"
 
 
 async def _health(etcd: EtcdClient, member: Member) -> str:

@@ -40,7 +40,9 @@ async def not_serving(
             return f"etcd is not healthy: {why}" if why else None
         return await _healthz(host, component, flags)
     except ApiError as error:
-        return error.message
+        # /readyz lists what is well, too.
+        ill = [line.removeprefix("[-]") for line in error.message.splitlines() if line.startswith("[-]")]
+        return f"not ready: {', '.join(ill)}" if ill else error.message.splitlines()[0]
 
 
 async def _healthz(host: Host, component: str, flags: Mapping[str, str]) -> str | None:

@@ -10,11 +10,18 @@ if TYPE_CHECKING:
     from kubewright.workflows.reset import Reset
 
 STEPS: tuple[Step[Reset], ...] = (
-    Step("preflight", "Check that the host can be reset", lambda reset: reset.preflight(), flags=("force",)),
+    Step(
+        "preflight",
+        "Check that the host can be reset",
+        lambda reset: reset.preflight(),
+        flags=("force", "ignore-preflight-errors"),
+        aliases=("pre-flight",),
+    ),
     Step(
         "update-cluster-status",
         "Take the API endpoint of this control plane out of kubeadm-config, where that lists it",
         lambda reset: reset.update_cluster_status(),
+        flags=("kubeconfig",),
     ),
     Step(
         "remove-etcd-member",

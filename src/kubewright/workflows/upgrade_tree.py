@@ -10,18 +10,23 @@ if TYPE_CHECKING:
     from kubewright.workflows.upgrade import UpgradeRun
 
 NODE: tuple[Step[UpgradeRun], ...] = (
-    Step("preflight", "Check that the host is fit, and pull images", lambda run: run.preflight()),
+    Step(
+        "preflight",
+        "Check that the host is fit, and pull images",
+        lambda run: run.preflight(),
+        flags=("ignore-preflight-errors", "kubeconfig"),
+    ),
     Step(
         "control-plane",
         "Bring this control plane, if the host is one, to the cluster's version",
         lambda run: run.control_plane(),
-        flags=("certificate-renewal", "etcd-upgrade", "patches", "experimental-patches"),
+        flags=("certificate-renewal", "etcd-upgrade", "patches", "experimental-patches", "kubeconfig"),
     ),
     Step(
         "kubelet-config",
         "Write the kubelet's configuration as the cluster keeps it",
         lambda run: run.kubelet_config(),
-        flags=("patches", "experimental-patches"),
+        flags=("patches", "experimental-patches", "kubeconfig"),
     ),
 )  # fmt: skip
 """In the order in which they run."""
