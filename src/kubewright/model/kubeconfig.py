@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,16 @@ import yaml
 from kubewright.errors import ConfigError
 from kubewright.model.node import ControlPlaneNode, endpoint_url
 from kubewright.model.objects import Object, to_yaml
-from kubewright.model.pki import CLUSTER_ADMINS, MASTERS, NODES, CertSpec, KeyKind, client_cert, key_kind
+from kubewright.model.pki import (
+    CLUSTER_ADMINS,
+    MASTERS,
+    NODES,
+    CertSpec,
+    KeyKind,
+    client_cert,
+    key_kind,
+    leaf_validity,
+)
 from kubewright.model.versions import facts_for
 from kubewright.secret import Secret
 
@@ -81,7 +90,11 @@ def control_plane_kubeconfigs(
         (node.url, client_cert(CONTROLLER_MANAGER, "system:kube-controller-manager", kind=kind)),
         (node.url, client_cert(SCHEDULER, "system:kube-scheduler", kind=kind)),
     ]
-    return tuple(KubeconfigSpec(cert.name, server, cluster.cluster_name, cert) for server, cert in rows)
+    validity = leaf_validity(cluster)
+    return tuple(
+        KubeconfigSpec(cert.name, server, cluster.cluster_name, replace(cert, validity=validity))
+        for server, cert in rows
+    )
 
 
 def node_cert(node_name: str, cluster: ClusterConfiguration) -> CertSpec:

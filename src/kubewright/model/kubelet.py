@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from kubewright.model.extra_args import ExtraArgs, merged
 from kubewright.model.kubeconfig import BOOTSTRAP_KUBELET, KUBELET, KUBERNETES_DIR
 from kubewright.model.objects import Object
 from kubewright.model.versions import VersionFacts
@@ -71,10 +72,9 @@ def kubelet_flags(
     node_ip: str = "",
     taints: Iterable[Mapping[str, str]] = (),
     pause_image: str = "",
-    extra_args: Mapping[str, str] | None = None,
     feature_gates: Mapping[str, bool] | None = None,
 ) -> dict[str, str]:
-    """The flags of this node's kubelet, the user's own last.
+    """kubeadm's flags of this node's kubelet; `flags_file` lays the user's own over them.
 
     `taints` are those to register with; kubeadm gives a worker's in this way and patches a control plane's.
     `pause_image` is named, as long as the kubelet reads it, so that image garbage collection spares it.
@@ -93,7 +93,7 @@ def kubelet_flags(
         facts.pause_image_flag == "always" or (facts.pause_image_flag == "custom" and not own)
     ):
         flags["pod-infra-container-image"] = pause_image
-    return flags | dict(extra_args or {})
+    return flags
 
 
 def instance_config(facts: VersionFacts, cri_socket: str = CONTAINERD_SOCKET) -> Object:
@@ -105,9 +105,16 @@ def instance_config(facts: VersionFacts, cri_socket: str = CONTAINERD_SOCKET) ->
     }
 
 
-def flags_file(flags: Mapping[str, str]) -> bytes:
-    """`kubeadm-flags.env`: one variable with all flags, sorted."""
-    text = " ".join(f"--{name}={flags[name]}" for name in sorted(flags))
+def flags_file(
+    flags: Mapping[str, str], extra: ExtraArgs | None = None, *, extra_last: bool = False
+) -> bytes:
+    """`kubeadm-flags.env`: one variable with all flags, the user's over ours.
+
+    `extra_last` is `VersionFacts.extra_args_last`: the user's come last and in their order, not sorted among ours.
+    """
+    text = " ".join(
+        f"--{name}={value}" for name, value in merged(flags, ExtraArgs.of(extra), last=extra_last)
+    )
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     return _lines(f'{_FLAGS_VARIABLE}="{quoted}"')
 

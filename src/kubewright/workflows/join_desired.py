@@ -106,12 +106,14 @@ class JoinDesired:
             pause_image=""
             if facts.pause_image_flag == "custom"
             else image_references(self.cluster, facts)["pause"],
-            extra_args=registration.kubelet_extra_args.as_map(),
             feature_gates=gates,
         )
         files = [
             FileWrite(kubelet.CONFIG_PATH, self._kubelet_config(config, own)),
-            FileWrite(kubelet.FLAGS_PATH, kubelet.flags_file(flags)),
+            FileWrite(
+                kubelet.FLAGS_PATH,
+                kubelet.flags_file(flags, registration.kubelet_extra_args, extra_last=facts.extra_args_last),
+            ),
         ]
         return [FileWrite(kubelet.INSTANCE_CONFIG_PATH, to_yaml(own)), *files] if instance else files
 

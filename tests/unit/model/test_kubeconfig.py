@@ -106,3 +106,9 @@ def test_loading_names_the_file_only() -> None:
         kubeconfig.load(b"token: [geheim", "admin.conf")
     assert "geheim" not in str(caught.value)
     assert "admin.conf" in str(caught.value)
+
+
+def test_certificates_live_as_long_as_the_configuration_says() -> None:
+    cluster = ClusterConfiguration.model_validate({"certificateValidityPeriod": "48h"})
+    specs = kubeconfig.control_plane_kubeconfigs(cluster, ControlPlaneNode("cp1", "192.0.2.1"))
+    assert {spec.cert.validity for spec in specs} == {timedelta(hours=48)}

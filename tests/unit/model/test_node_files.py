@@ -10,6 +10,7 @@ import pytest
 from kubewright.errors import ConfigError
 from kubewright.model import hostfiles, kubelet
 from kubewright.model.containerd import cni_bin_dir, containerd_config
+from kubewright.model.extra_args import ExtraArgs
 from kubewright.model.versions import facts_for
 
 FACTS = facts_for("v1.20.2")
@@ -43,14 +44,25 @@ def test_flags_of_one_node() -> None:
         node_ip="192.0.2.5",
         taints=[{"key": "a", "value": "b", "effect": "NoSchedule"}, {"key": "c", "effect": "NoExecute"}],
         pause_image="registry.test/pause:3.2",
-        extra_args={"node-labels": "x=y", "node-ip": "192.0.2.6"},
     )
     assert flags["hostname-override"] == "n1"
-    assert flags["node-ip"] == "192.0.2.6"
+    assert flags["node-ip"] == "192.0.2.5"
     assert flags["register-with-taints"] == "a=b:NoSchedule,c:NoExecute"
     assert flags["pod-infra-container-image"] == "registry.test/pause:3.2"
     assert "pod-infra-container-image" not in kubelet.kubelet_flags(
         FACTS, node_name="n1", hostname="N1", pause_image="k8s.gcr.io/pause:3.2"
+    )
+
+
+def test_the_users_flags_go_over_ours() -> None:
+    flags = {"node-ip": "192.0.2.5", "zone": "a"}
+    extra = ExtraArgs.of({"node-labels": "x=y", "node-ip": "192.0.2.6"})
+    assert kubelet.flags_file(flags, extra) == (
+        b'KUBELET_KUBEADM_ARGS="--node-ip=192.0.2.6 --node-labels=x=y --zone=a"\n'
+    )
+    twice = ExtraArgs.of([("v", "4"), ("feature", "b"), ("feature", "a")])
+    assert kubelet.flags_file(flags, twice, extra_last=True) == (
+        b'KUBELET_KUBEADM_ARGS="--node-ip=192.0.2.5 --zone=a --v=4 --feature=b --feature=a"\n'
     )
 
 
