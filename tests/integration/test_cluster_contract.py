@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import client, on, put
+from cluster_fixtures import Kubewright, client, on, put
+from kubeadm_machines import kubewright_on
 
 from kubewright.components.debian import DebianSource
 from kubewright.components.debian_images import local_arch
@@ -60,8 +61,10 @@ def test_kubeadm_reads_the_certificates(kubeadm: Lab) -> None:
     assert "externally managed" not in re.sub("EXTERNALLY MANAGED", "", said)
 
 
-def test_kubeadm_reads_its_configuration(kubeadm: Lab) -> None:
-    config = yaml.safe_load(on(kubeadm, "cp1", f"{KUBEADM} config view 2>/dev/null"))
+def test_kubeadm_reads_its_configuration(kubeadm: Lab, kubewright: Kubewright) -> None:
+    text = on(kubeadm, "cp1", f"{KUBEADM} config view 2>/dev/null")
+    assert kubewright_on(kubewright, kubeadm, "cp1", "config", "view").out == text
+    config = yaml.safe_load(text)
     assert config["kind"] == "ClusterConfiguration"
     assert config["kubernetesVersion"] == "v1.20.2"
     assert config["networking"]["podSubnet"] == "10.244.0.0/16"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+from tests.unit.clients.test_cri import FakeRuntime
 from tests.unit.config.kubeadm_files import FULL, TOKEN, text_of
 
 from kubewright.cli import cli
@@ -232,3 +240,51 @@ def test_a_file_without_a_cluster_has_no_images() -> None:
     done = run("images", "list", "--config", "-", stdin=text)
     assert done.exit_code == ExitCode.CONFIG_INVALID
     assert "InitConfiguration" in done.output
+
+
+@contextmanager
+def runtime_on(path: Path, runtime: FakeRuntime) -> Iterator[None]:
+    """Serve a container runtime on a socket, from a thread of its own: the command has this one's event loop."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> Server:
+        server = Server([runtime])
+        await server.start(path=str(path))
+        return server
+
+    async def stop(server: Server) -> None:
+        server.close()
+        await server.wait_closed()
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(server), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def test_images_are_pulled_by_the_runtime_of_the_socket(tmp_path: Path) -> None:
+    runtime, path = FakeRuntime(), tmp_path / "cri.sock"
+    with runtime_on(path, runtime):
+        done = run("images", "pull", "--cri-socket", f"unix://{path}", "--image-repository", "r.example.org")
+    assert done.exit_code == 0, done.output
+    pulled = [request.image.image for name, request in runtime.asked if name == "PullImage"]
+    assert pulled == [
+        image.replace("k8s.gcr.io", "r.example.org") for image in run("images", "list").output.split()
+    ]
+    assert done.stdout.splitlines() == [f"pulled {image}" for image in pulled]
+
+
+def test_an_image_that_cannot_be_pulled_ends_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "cri.sock"
+    refusing = FakeRuntime(answers={"PullImage": GRPCError(Status.UNKNOWN, "no such host")})
+    with runtime_on(path, refusing):
+        done = run("images", "pull", "--cri-socket", str(path))
+    assert done.exit_code == ExitCode.HOST_NOT_FIT
+    assert "image k8s.gcr.io/kube-apiserver:v1.20.2 could not be pulled" in done.output
+    assert "pulled k8s" not in done.stdout
