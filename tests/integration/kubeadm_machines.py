@@ -16,6 +16,7 @@ from kubewright.components.open import open_source
 from kubewright.components.source import Form, Want
 from kubewright.events import Events
 from kubewright.hosts import FileWrite
+from kubewright.hosts.open import open_host
 from kubewright.lab.lab import Lab
 from kubewright.model import kubeconfig, kubelet, pki, x509
 from kubewright.model.config.cluster import Role
@@ -82,7 +83,7 @@ systemctl stop kubelet
 ctr -n k8s.io tasks ls -q | xargs -r -n1 ctr -n k8s.io tasks rm -f >/dev/null 2>&1
 ctr -n k8s.io containers ls -q | xargs -r ctr -n k8s.io containers rm >/dev/null 2>&1
 grep -o ' /var/lib/kubelet/[^ ]*' /proc/mounts | sort -r | xargs -r umount
-rm -rf /etc/kubernetes/* /var/lib/etcd /var/lib/kubelet/* "$1" "$1-data"
+rm -rf /etc/kubernetes /var/lib/etcd /var/lib/kubelet/* "$1" "$1-data"
 systemctl restart containerd
 [ -z "$(ctr -n k8s.io containers ls -q)" ]
 """
@@ -182,12 +183,11 @@ async def apply_network(lab: Lab) -> None:
     spec = load_cluster(lab.places.cluster_yaml)
     source = open_source(spec.source)
     want = await Desired.of(spec, source)
-    async with open_fleet(spec, None, Events()) as nodes:
-        first = nodes[0]
-        on(lab, "cp1", f"{KUBECTL} -n kube-system delete deployment,configmap coredns --ignore-not-found")
-        text = on(lab, "cp1", "cat /etc/kubernetes/admin.conf")
-        async with KubeClient(
-            Server.from_kubeconfig(kubeconfig.load(text.encode(), "admin.conf")), timeout=30
-        ) as kube:
-            for obj in [*want.network_objects(first), *want.dns_objects()]:
-                await kube.apply(obj)
+    on(lab, "cp1", f"{KUBECTL} -n kube-system delete deployment,configmap coredns --ignore-not-found")
+    text = on(lab, "cp1", "cat /etc/kubernetes/admin.conf")
+    server = Server.from_kubeconfig(kubeconfig.load(text.encode(), "admin.conf"))
+    # `open_fleet` would not do: the cluster is another's than that of cluster.yaml, by its name.
+    async with open_host(spec.hosts[0], spec.ssh) as host, KubeClient(server, timeout=30) as kube:
+        first = Node(spec.hosts[0], host, await host.facts(), str(lab.machine("cp1").plan.address))
+        for obj in [*want.network_objects(first), *want.dns_objects()]:
+            await kube.apply(obj)
