@@ -83,7 +83,7 @@ systemctl stop kubelet
 ctr -n k8s.io tasks ls -q | xargs -r -n1 ctr -n k8s.io tasks rm -f >/dev/null 2>&1
 ctr -n k8s.io containers ls -q | xargs -r ctr -n k8s.io containers rm >/dev/null 2>&1
 grep -o ' /var/lib/kubelet/[^ ]*' /proc/mounts | sort -r | xargs -r umount
-rm -rf /etc/kubernetes /var/lib/etcd /var/lib/kubelet/* "$1" "$1-data"
+rm -rf /etc/kubernetes /var/lib/etcd /var/lib/kubelet "$1" "$1-data"
 systemctl restart containerd
 [ -z "$(ctr -n k8s.io containers ls -q)" ]
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -32,7 +33,7 @@ Snapshot = dict[str, Any]
 """A file's path, or an object's kind, namespace and name, with what is in it."""
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
-_FILES = ("etc/kubernetes", "var/lib/kubelet")
+_FILES = ("etc/kubernetes", "var/lib/kubelet", "var/lib/etcd")
 _KUBELETS_OWN = (
     "pods", "plugins", "plugins_registry", "pod-resources", "device-plugins", "cpu_manager_state",
     "memory_manager_state",
@@ -48,6 +49,7 @@ _MADE_BY_CONTROLLERS = {
 _RANDOM = {
     "creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid", "status",
 }  # fmt: skip
+_DIGEST = "kubeadm.kubernetes.io/component-config.hash"
 _CONTROLLERS_ANNOTATIONS = {
     "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation",
     "node.alpha.kubernetes.io/ttl", "volumes.kubernetes.io/controller-managed-attach-detach",
@@ -61,12 +63,26 @@ def snapshot(lab: Lab, machine: str) -> Snapshot:
     """All files and objects of the control plane on a machine."""
     address = str(lab.machine(machine).plan.address)
     words = {address: "ADDRESS", machine: "NODE"}
-    return {**_files(lab, machine, words), **_objects(lab, machine, words)}
+    found = {**_files(lab, machine, words), **_objects(lab, machine, words)}
+    proxy = next((o["data"]["token-id"] for o in found.values() if _is_proxy_token(o)), None)
+    return _renamed(found, proxy) if proxy else found
+
+
+def _is_proxy_token(obj: Mapping[str, Any]) -> bool:
+    """Whether this is the bootstrap token, random on both sides, whose expiry takes kubeadm-certs with it."""
+    return str(obj.get("data", {}).get("description", "")).startswith("Proxy for managing TTL")
+
+
+def _renamed(found: Snapshot, token: str) -> Snapshot:
+    """A snapshot with that token's name and secret replaced."""
+    found[f"Secret kube-system/bootstrap-token-{token}"]["data"]["token-secret"] = "RANDOM"
+    renamed: Snapshot = json.loads(json.dumps(found).replace(token, "TOKEN"))
+    return renamed
 
 
 def _files(lab: Lab, machine: str, words: Mapping[str, str]) -> Snapshot:
     left_out = [f"--exclude=var/lib/kubelet/{name}" for name in _KUBELETS_OWN]
-    command = ["tar", "-C", "/", "-cf", "-", *left_out, *_FILES]
+    command = ["tar", "-C", "/", "-cf", "-", *left_out, "--exclude=var/lib/etcd/*", *_FILES]
     done = subprocess.run(
         [*_inside(lab, machine), *command],
         capture_output=True,
@@ -119,7 +135,7 @@ def _objects(lab: Lab, machine: str, words: Mapping[str, str]) -> Snapshot:
 def _plain(text: str, words: Mapping[str, str]) -> str:
     """A text with the machine's address and name replaced."""
     for word, stands in words.items():
-        text = re.sub(rf"(?<![\w.-]){re.escape(word)}(?![\w-]|\.\d)", stands, text)
+        text = re.sub(rf"(?<![\w.-]){re.escape(word)}(?!\w|\.\d)", stands, text)
     return text
 
 
@@ -143,6 +159,8 @@ def _without_chance(obj: dict[str, Any]) -> dict[str, Any]:
         # The kubelet and the controllers set and take these as the node's state changes.
         taints = [t for t in obj["spec"].get("taints", []) if not t["key"].startswith("node.kubernetes.io/")]
         obj["spec"]["taints"] = sorted(taints, key=lambda taint: str(taint["key"]))
+    for name in annotations.keys() & {_DIGEST}:
+        annotations[name] = "RIGHT" if annotations[name] == _digest(obj["data"]) else "WRONG"
     if kind == "Secret":
         obj["data"] = {key: _secret(obj, key, base64.b64decode(text)) for key, text in obj["data"].items()}
     if kind == "ConfigMap" and meta["name"] == "cluster-info":
@@ -150,6 +168,11 @@ def _without_chance(obj: dict[str, Any]) -> dict[str, Any]:
             key: "SIGNATURE" if key.startswith("jws-") else text for key, text in obj["data"].items()
         }
     return obj | {"metadata": meta}
+
+
+def _digest(data: Mapping[str, str]) -> str:
+    """By this kubeadm knows a ConfigMap that only tools have changed."""
+    return f"sha256:{hashlib.sha256(''.join(data[key] for key in sorted(data)).encode()).hexdigest()}"
 
 
 def _secret(obj: Mapping[str, Any], key: str, value: bytes) -> str:
@@ -210,7 +233,7 @@ def describe(cert: Certificate, words: Mapping[str, str]) -> dict[str, Any]:
     return {
         "subject": re.sub(r"@\d+", "@TIME", _plain(cert.subject.rfc4514_string(), words)),
         "issuer": re.sub(r"@\d+", "@TIME", _plain(cert.issuer.rfc4514_string(), words)),
-        "names": [_plain(str(name.value), words) for name in names.value] if names else [],
+        "names": sorted(_plain(str(name.value), words) for name in names.value) if names else [],
         "uses": [use.dotted_string for use in uses.value] if uses else [],
         "usage": (usage.critical, repr(usage.value)) if usage else None,
         "basic": (basic.critical, repr(basic.value)) if basic else None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from typing import ClassVar
 
 from kubewright.errors import ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
+from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.model.manifests import MANIFESTS_DIR
 from kubewright.phases.files import differing, file_changes, newer_than_unit
 from kubewright.phases.install import PROGRAM_DIRECTORY
@@ -66,13 +68,14 @@ class Kubelet(Phase):
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write the files and (re)start the kubelet; the pods on the node go on running."""
         host = self._node.host
-        await host.write_files(self._wanted)
         # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
-        # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
+        # 2 s, up to 20 s; one that finds it is told of each new file by the kernel. kubeadm lets nobody else in.
+        await host.shell('mkdir -p -m 700 "$@"', posixpath.dirname(CONFIG_PATH), MANIFESTS_DIR)
+        await host.write_files(self._wanted)
         # Enabling a unit reads its files anew, too.
         reread = 'systemctl enable -q "$1"' if self._enable else "systemctl daemon-reload"
         result = await host.shell(
-            f'mkdir -p "$2" && {reread} && systemctl restart "$1"', _UNIT, MANIFESTS_DIR,
+            f'{reread} && systemctl restart "$1"', _UNIT,
             timeout=60, check=False,
         )  # fmt: skip
         if not result.ok:
