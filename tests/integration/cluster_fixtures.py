@@ -28,9 +28,9 @@ from kubewright.lab.machine import enter
 
 _PREFIX = os.environ.get("KUBEWRIGHT_TEST_LABS", "it")
 """What the labs' names begin with: two runs of these tests at once need two of them."""
-OURS = CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED = tuple(
+OURS = CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET = tuple(
     f"{_PREFIX}-{name}"
-    for name in ("cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined")
+    for name in ("cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset")
 )
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 
