@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubewright.cli.node import ListOption, NodeOptions, node_options
+from kubewright.cli.output import output_option
 from kubewright.cli.phases import PhasedCommand, skip_phases_option
 
 if TYPE_CHECKING:
     from kubewright.events import Events
+    from kubewright.model.config.kubeadm_nodes import JoinConfiguration
     from kubewright.workflows.join import Outcome
 
 
@@ -82,7 +85,8 @@ Examples:
 @click.option("--experimental-patches", default="", metavar="DIRECTORY", hidden=True, help="As --patches.")
 @skip_phases_option
 @node_options("config", "dry-run", "ignore-preflight-errors")
-def join(node: NodeOptions, only: str, skip_phases: tuple[str, ...], **options: Any) -> None:
+@output_option("text", "json")
+def join(node: NodeOptions, only: str, skip_phases: tuple[str, ...], output: str, **options: Any) -> None:
     """Make a host a node of a cluster that exists.
 
     The cluster is known by its address with a token and the hash of its CA, or by a kubeconfig file. It may have
@@ -90,20 +94,28 @@ def join(node: NodeOptions, only: str, skip_phases: tuple[str, ...], **options: 
     controlPlaneEndpoint, and the certificates that control planes share are downloaded (--certificate-key) or
     have been copied to the host.
 
-    It does what kubeadm join does: the container runtime, the kubelet and its unit must be there.
+    It does what kubeadm join does: the container runtime, the kubelet and its unit must be there. With -o json the
+    run is a stream of events, and its last line the result.
     """
     from kubewright.cli.common import run
+    from kubewright.workflows.join_settings import configuration
 
     said = _said(options)
+    wanted = configuration(said, _documents(node))
+    dry = node.dry_run or wanted.dry_run
 
     async def work(events: Events) -> Outcome:
-        return await _join(events, node, only, skip_phases, said)
+        return await _join(events, node, wanted, said, only, skip_phases, dry)
 
-    outcome = run(work)
-    if node.dry_run:
+    outcome = run(work, output=output, stream=not dry)
+    if dry:
         from kubewright.cli.changes import print_changes
 
-        print_changes(outcome.changes, "text", title=f"join {outcome.node}")
+        print_changes(outcome.changes, output, title=f"join {outcome.node}")
+    elif output == "json":
+        import json
+
+        click.echo(json.dumps(_result(outcome)))
     elif not only:
         click.echo(_message(outcome))
 
@@ -120,15 +132,15 @@ def _said(options: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _join(
-    events: Events, node: NodeOptions, only: str, skip_phases: tuple[str, ...], said: dict[str, Any]
-) -> Outcome:
+    events: Events, node: NodeOptions, wanted: JoinConfiguration, said: dict[str, Any], only: str,
+    skip_phases: tuple[str, ...], dry: bool,
+) -> Outcome:  # fmt: skip
     from kubewright.cli.node import opened_node
     from kubewright.model.node_preflight import ignored_checks
     from kubewright.workflows.join import join as workflow
-    from kubewright.workflows.join_settings import configuration, ignored_options, join_settings
+    from kubewright.workflows.join_settings import ignored_options, join_settings
     from kubewright.workflows.join_tree import discovers
 
-    wanted = configuration(said, _documents(node))
     if not node.config and (useless := ignored_options(said)):
         events.warn(f"{', '.join(useless)}: only for a control plane, and --control-plane is not given")
     registration = wanted.node_registration
@@ -136,11 +148,26 @@ async def _join(
     async with opened_node(
         node, name=registration.name, control_plane=wanted.control_plane is not None
     ) as opened:
-        settings = await join_settings(opened, wanted, said, discovers=discovers(only))
+        settings = await join_settings(
+            opened, wanted, said, discovers=discovers(only), proxy_env={} if node.host else _proxies()
+        )
         return await workflow(
-            opened, settings, events, ignore=ignore, skip=skip_phases or wanted.skip_phases, only=only,
-            dry=node.dry_run or wanted.dry_run,
-        )  # fmt: skip
+            opened,
+            settings,
+            events,
+            ignore=ignore,
+            skip=skip_phases or wanted.skip_phases,
+            only=only,
+            dry=dry,
+        )
+
+
+def _proxies() -> dict[str, str]:
+    """The variables that the control plane's Pods get, too, as with kubeadm: those of this process."""
+    return {name: value for name, value in os.environ.items() if name.lower() in _PROXY and value}
+
+
+_PROXY = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 
 
 def _documents(node: NodeOptions) -> Any:
@@ -158,6 +185,14 @@ def _documents(node: NodeOptions) -> Any:
             f"--config: {node.config}: {getattr(error, 'strerror', '') or 'not UTF-8'}"
         ) from None
     return read_documents(text, source="standard input" if str(node.config) == "-" else str(node.config))
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    """The result as the last line of `-o json`."""
+    return {
+        "kind": "result", "node": outcome.node, "controlPlane": outcome.control_plane,
+        "endpoint": outcome.endpoint, "phases": outcome.steps, "changes": len(outcome.changes),
+    }  # fmt: skip
 
 
 def _message(outcome: Outcome) -> str:

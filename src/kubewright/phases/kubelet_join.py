@@ -78,7 +78,7 @@ class JoinKubelet(Phase):
             changes.append(Change(Action.CREATE, KUBELET_CONF, self.host_name))
         if self._ca_path not in found:
             changes.append(Change(Action.CREATE, self._ca_path, self.host_name))
-        return changes + await Kubelet(self._node, self._files).look()
+        return changes + await Kubelet(self._node, self._files, enable=False).look()
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Ask for the certificate, write it and the files, start the kubelet, and wait for its Node."""
@@ -96,7 +96,7 @@ class JoinKubelet(Phase):
                 host, pair, FileWrite(KUBELET_CONF, conf, kubeconfig.KUBECONFIG_MODE)
             )
         activity.progress("start the kubelet")
-        kubelet = Kubelet(self._node, self._files, program_changed=True)
+        kubelet = Kubelet(self._node, self._files, program_changed=True, enable=False)
         await kubelet.act(await kubelet.look(), activity)
         await host.run(["rm", "-f", BOOTSTRAP_CONF])
         if self._wait_for_node:

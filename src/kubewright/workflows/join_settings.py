@@ -148,7 +148,12 @@ def _of_file(said: Mapping[str, Any], documents: Documents) -> JoinConfiguration
 
 
 async def join_settings(
-    node: Node, join: JoinConfiguration, said: Mapping[str, Any], *, discovers: bool
+    node: Node,
+    join: JoinConfiguration,
+    said: Mapping[str, Any],
+    *,
+    discovers: bool,
+    proxy_env: Mapping[str, str] | None = None,
 ) -> JoinSettings:
     """Complete a JoinConfiguration for its host.
 
@@ -177,7 +182,7 @@ async def join_settings(
         update["control_plane"] = join.control_plane.model_copy(update={"local_api_endpoint": endpoint})
     directory = said.get("patches") or said.get("experimental-patches") or join.patches.directory
     return JoinSettings(
-        join.model_copy(update=update), read_patches(directory), by_admin_conf, said.get("proxy-env", {})
+        join.model_copy(update=update), read_patches(directory), by_admin_conf, proxy_env or {}
     )
 
 

@@ -31,7 +31,8 @@ JOIN: tuple[JoinStep, ...] = (
     _step(
         "preflight", "Check that the host is fit, and that the cluster can take it",
         lambda join: join.preflight(),
-        "control-plane", _ADDRESS, _PORT, "cri-socket", "node-name", "certificate-key", *_DISCOVERY,
+        "ignore-preflight-errors", "control-plane", _ADDRESS, _PORT, "cri-socket", "node-name", "certificate-key",
+        *_DISCOVERY,
     ),
     Step(
         "control-plane-prepare",
