@@ -42,10 +42,10 @@ class Both:
 
     def __init__(self, kubewright: Kubewright, lab: Lab) -> None:
         self.lab = lab
-        self._kubewright = kubewright
+        self.kubewright = kubewright
 
     def ours(self, *arguments: str | Path, code: int | None = 0) -> Run:
-        return kubewright_on(self._kubewright, self.lab, "cp1", *arguments, code=code)
+        return kubewright_on(self.kubewright, self.lab, "cp1", *arguments, code=code)
 
     def theirs(self, *arguments: str, code: int = 0) -> str:
         """What kubeadm printed to both outputs: a warning must be seen."""
@@ -298,12 +298,13 @@ async def until_well(both: Both, seconds: float = 120) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
     run: Run | None = None
     while asyncio.get_running_loop().time() < deadline:
-        run = both._kubewright("status", "-f", both.lab.places.cluster_yaml, code=None)
-        if run.code == 0:
+        run = both.kubewright("status", "-f", both.lab.places.cluster_yaml, "-o", "json", code=None)
+        if run.code == 0 and run.document["healthy"]:
             break
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.25)
     assert run is not None
     assert run.code == 0, str(run)
+    assert run.document["healthy"], run.document["problems"]
     address = str(both.lab.machine("cp1").plan.address)
     pem = await asyncio.to_thread(ssl.get_server_certificate, (address, 6443))
     assert x509.ends(pem.encode()) > datetime.now(UTC) + timedelta(days=364)
