@@ -47,4 +47,8 @@ REASONS = (
         "experimental in kubeadm, which calls chroot with it; `--host` acts on another system, and `chroot` is a "
         "command of its own",
     ),
+    Reason(
+        "token list", "allow-missing-template-keys",
+        "belongs to the outputs `go-template` and `jsonpath`, which `-o json` with `jq` takes the place of",
+    ),
 )  # fmt: skip

@@ -192,7 +192,9 @@ def delete(ctx: click.Context, node: NodeOptions, tokens: tuple[str, ...]) -> No
 
 
 @token.command()
-def generate() -> None:
+@click.option("--kubeconfig", metavar="FILE", help="As with the commands above; no cluster is asked.")
+@click.option("--dry-run", is_flag=True, help="As with the commands above; nothing is made anyway.")
+def generate(kubeconfig: str | None, dry_run: bool) -> None:
     """Print a random token, and make nothing.
 
     Such a token is for --token of init, or for token create.
