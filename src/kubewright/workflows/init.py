@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from kubewright.errors import ConfigError, ExitCode
 from kubewright.events import Events
 from kubewright.model import addons, copy_certs, kubeconfig, manifests, pki, x509
+from kubewright.model.config.conversion import not_kept
 from kubewright.model.config.duration import parse_duration
+from kubewright.model.config.yamltext import render_path
 from kubewright.model.node_preflight import for_init
 from kubewright.model.objects import SYSTEM
 from kubewright.phases.controlplane import ApiServerUp, DataDirectory, StaticPods, ca_directories
@@ -208,6 +210,11 @@ class Init(InitRun):
     async def upload_kubeadm(self) -> None:
         """Keep the ClusterConfiguration in the cluster."""
         others = await self._other_endpoints()
+        for finding in not_kept(self._settings.cluster):
+            self.events.warn(
+                f"kubeadm-config keeps no {render_path(finding.path)} in Kubernetes "
+                f"{self._settings.facts.version.series}: {finding.problem}"
+            )
         await self._objects(
             self._want.kubeadm_config(others), "upload-config/kubeadm", "keep the ClusterConfiguration"
         )

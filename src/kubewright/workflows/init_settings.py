@@ -111,6 +111,11 @@ def configured(said: Mapping[str, Any], text: str | None, source: str) -> InitCo
     else:
         refuse_mixed(said)
         documents = read_documents(text, source=source)
+        if documents.cluster is None:
+            raise ConfigError(
+                f"{source}: neither InitConfiguration nor ClusterConfiguration is in it",
+                hint="`kubewright config print init-defaults` prints a file to begin with",
+            )
     init = documents.init or InitConfiguration()
     name = said.get("node-name") or init.node_registration.name
     return init.model_copy(

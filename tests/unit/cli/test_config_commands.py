@@ -242,6 +242,14 @@ def test_a_file_without_a_cluster_has_no_images() -> None:
     assert "InitConfiguration" in done.output
 
 
+def test_init_refuses_a_file_without_its_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "join.yaml"
+    path.write_text(text_of([FULL["v1beta2"][2]]))
+    done = CliRunner().invoke(cli, ["init", "--config", str(path)])
+    assert done.exit_code == ExitCode.CONFIG_INVALID
+    assert f"{path}: neither InitConfiguration nor ClusterConfiguration is in it" in done.output
+
+
 @contextmanager
 def runtime_on(path: Path, runtime: FakeRuntime) -> Iterator[None]:
     """Serve a container runtime on a socket, from a thread of its own: the command has this one's event loop."""

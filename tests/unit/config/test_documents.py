@@ -25,7 +25,7 @@ from tests.unit.config.kubeadm_files import (
 
 from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.config.api_versions import API_VERSIONS, GROUP, V1BETA2, V1BETA3, V1BETA4
-from kubewright.model.config.conversion import unsayable
+from kubewright.model.config.conversion import not_kept, unsayable
 from kubewright.model.config.documents import (
     Documents,
     default_documents,
@@ -115,6 +115,15 @@ def test_what_an_older_version_cannot_say_is_named() -> None:
     ]  # fmt: skip
     three = {finding.path[-1] for finding in unsayable(documents, V1BETA3)}
     assert not three & {"imagePullPolicy", "skipPhases", "patches"}
+
+
+def test_what_kubeadm_config_will_not_hold_is_known_beforehand() -> None:
+    fields = {"encryptionAlgorithm": "ECDSA-P256", "certificateValidityPeriod": "720h"}
+    kept = {"v1.20.2": [("certificateValidityPeriod",)], "v1.31.12": []}
+    for version, missing in kept.items():
+        cluster = read(kind("ClusterConfiguration", "v1beta4", kubernetesVersion=version, **fields)).cluster
+        assert cluster is not None
+        assert [finding.path for finding in not_kept(cluster)] == missing
 
 
 def test_ecdsa_is_a_gate_in_older_versions_and_an_algorithm_in_v1beta4() -> None:

@@ -20,6 +20,7 @@ from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.model.config.strict import Strict
 from kubewright.model.config.yamltext import Path
 from kubewright.model.extra_args import ExtraArgs
+from kubewright.model.versions import facts_for
 
 _SAID_ELSEWHERE = ("timeoutForControlPlane", "type", "useHyperKubeImage")
 """Fields of older versions that v1beta4 says in another place, or that have one value only."""
@@ -44,6 +45,14 @@ def unsayable_in(model: Strict, api_version: str) -> list[Finding]:
             converted = converted.model_copy(update={"encryption_algorithm": "RSA-2048"})
         model = converted
     return list(_unsayable(model, api_version, ()))
+
+
+def not_kept(cluster: ClusterConfiguration) -> list[Finding]:
+    """What of a ClusterConfiguration the cluster's `kubeadm-config` will not hold (see `kubeadm.to_stored`).
+
+    A later command, a join or an upgrade, then does not know it.
+    """
+    return unsayable_in(cluster, facts_for(cluster.kubernetes_version).kubeadm_api_versions[0])
 
 
 def refuse_loss(documents: Documents, api_version: str, source: str = "") -> None:
