@@ -346,6 +346,30 @@ def test_mistakes_in_cluster_configuration_are_named(passed: str, path: str, pro
     assert error.evidence == ()
 
 
+@pytest.mark.parametrize(
+    ("version", "passed", "path", "problem"),
+    [
+        ("v1.20.2", "{encryptionAlgorithm: RSA-4096}", "", "field 'encryptionAlgorithm' is one of v1beta4, not of v1beta2"),
+        ("v1.20.2", "{scheduler: {extraArgs: [{name: v, value: '2'}]}}", ".scheduler.extraArgs", "a list of names and values is v1beta4's form"),
+        ("v1.31.2", "{proxy: {disabled: true}}", ".proxy.disabled", "not supported yet"),
+        ("v1.31.2", "{dns: {disabled: true}}", ".dns.disabled", "not supported yet"),
+    ],
+)  # fmt: skip
+def test_fields_of_v1beta4_are_for_versions_that_have_it(
+    version: str, passed: str, path: str, problem: str
+) -> None:
+    error = findings(f"kubernetesVersion: {version}\nclusterConfiguration: {passed}\n")
+    assert error.message.startswith(f"cluster.yaml: clusterConfiguration{path}: ")
+    assert problem in error.message
+
+
+def test_arguments_are_a_mapping_or_a_list_in_versions_with_both() -> None:
+    for form in ("{v: '2', a: b}", "[{name: v, value: '2'}, {name: a, value: b}]"):
+        text = f"kubernetesVersion: v1.31.2\nclusterConfiguration: {{scheduler: {{extraArgs: {form}}}}}\n"
+        cc = default_cluster_configuration(parse_cluster(HOSTS + text))
+        assert sorted(cc.scheduler.extra_args) == [("a", "b"), ("v", "2")]
+
+
 def test_the_users_kubelet_fields_win_and_are_normalised_as_kubeadm_does() -> None:
     text = (
         f"{NETWORK}kubeletConfiguration:\n  cgroupDriver: systemd\n  cgroupRoot: /kubelet\n  containerLogMaxFiles: 3\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from kubewright.errors import ConfigError
@@ -78,13 +78,22 @@ def from_document(
     cc, found = read_kind(document, ClusterConfiguration, versions)
     if cc is None:
         raise FindingsError(findings + [finding.below(*prefix) for finding in found])
-    if cc.etcd.external is not None and cc.etcd.local is None:
-        hint = "leave it out for a local etcd"
-        found.append(Finding(("etcd", "external"), "external etcd is not supported yet", hint=hint))
-    else:
-        found += cluster_findings(cc, facts)
+    not_yet = list(_not_yet(cc))
+    found += not_yet or cluster_findings(cc, facts)
     raise_if_any(findings + [finding.below(*prefix) for finding in found])
     return completed(cc)
+
+
+def _not_yet(cc: ClusterConfiguration) -> Iterator[Finding]:
+    """What node commands can do and `apply` cannot."""
+    if cc.etcd.external is not None and cc.etcd.local is None:
+        hint = "leave it out for a local etcd"
+        yield Finding(("etcd", "external"), "external etcd is not supported yet", hint=hint)
+    for field, is_out in (("dns", cc.dns.disabled), ("proxy", cc.proxy.disabled)):
+        if is_out:
+            yield Finding(
+                (field, "disabled"), "a cluster without it is not supported yet", hint="leave it out"
+            )
 
 
 def completed(cc: ClusterConfiguration) -> ClusterConfiguration:
