@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kubeadm_machines as machines
+import node_python
 import pytest
 import yaml
 from cluster_fixtures import NODE_INIT, Kubewright, Run, lab_of, on
@@ -253,3 +254,26 @@ def test_an_external_authority(kubewright: Kubewright, lab: Lab, clean: None) ->
     # The kubelet has put the certificate that was inside where it keeps those that it renews.
     kubelet = yaml.safe_load(on(lab, SECOND, "cat /etc/kubernetes/kubelet.conf"))
     assert kubelet["users"][0]["user"]["client-key"] == "/var/lib/kubelet/pki/kubelet-client-current.pem"
+
+
+# -- on the node itself ---------------------------------------------------------------------------------------
+
+
+def test_on_the_node_itself(kubewright: Kubewright, lab: Lab, clean: None, tmp_path: Path) -> None:
+    """Out of a wheel, with nothing but this computer's Python."""
+    node_python.install(lab, SECOND, tmp_path)
+
+    def run(*words: str) -> str:
+        return on(lab, SECOND, f'cd /root && {node_python.PROGRAM} "$@" 2>&1', *words)
+
+    proxied = on(
+        lab, SECOND,
+        f"NO_PROXY=.example.test {node_python.PROGRAM} init phase control-plane all --dry-run 2>&1",
+    )  # fmt: skip
+    assert proxied.count("name: NO_PROXY") == 3
+    text = run("init", "--service-dns-domain", "blue.test", *NO_IMAGES)
+    assert "kubewright join" in text
+    assert get(lab, SECOND, "node", SECOND)
+    token = text.partition("--token ")[2].split()[0]
+    assert token in run("token", "list")
+    assert "blue.test" in run("config", "view")
