@@ -111,6 +111,18 @@ class LocalHost(ShellHost):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
+    async def read_files(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """See `Host.read_files`. What we may read ourselves is read without sudo, and without a process."""
+        found: dict[str, bytes] = {}
+        forbidden = []
+        for path in self._absolute(paths):
+            try:
+                if Path(path).is_file():
+                    found[path] = Path(path).read_bytes()
+            except OSError:
+                forbidden.append(path)  # by root's eyes then, and with an error that says what is wrong
+        return found | (await super().read_files(forbidden) if forbidden else {})
+
     @asynccontextmanager
     async def forward_tcp(self, address: str, port: int) -> AsyncIterator[tuple[str, int]]:
         """The address itself: what this computer reaches, we reach."""

@@ -15,7 +15,7 @@ import pytest
 from kubewright.errors import CommandError, ExitCode, HostError, WaitTimeoutError
 from kubewright.hosts import FileWrite
 from kubewright.hosts.local import LocalHost
-from kubewright.hosts.shell import MAX_OUTPUT, shown
+from kubewright.hosts.shell import MAX_OUTPUT, ShellHost, shown
 from kubewright.secret import Secret
 
 ODD = 'it\'s a "file"\nwith $(everything) * \\'
@@ -129,7 +129,9 @@ async def test_files_are_written_with_mode_and_owner_and_read_again(host: LocalH
         FileWrite(str(tmp_path / "-dash"), b"-\n"),
     ]
     await host.write_files(files)
-    assert await host.read_files([file.path for file in files]) == {file.path: file.data for file in files}
+    paths = [file.path for file in files]
+    assert await host.read_files(paths) == {file.path: file.data for file in files}
+    assert await ShellHost.read_files(host, paths) == {file.path: file.data for file in files}
     stats = await host.stat_files([file.path for file in files])
     for file in files:
         stat = stats[file.path]
@@ -183,6 +185,7 @@ async def test_what_is_not_there_is_not_in_the_answer(host: LocalHost, tmp_path:
     assert await host.stat_files([path]) == {}
     assert await host.stat_files([]) == {}
     assert await host.read_files([]) == {}
+    assert await ShellHost.read_files(host, [path, str(tmp_path)]) == {}
 
 
 async def test_stat_tells_kinds_apart(host: LocalHost, tmp_path: Path) -> None:
@@ -340,3 +343,12 @@ async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_what_we_may_read_needs_no_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who is not root has a kubeconfig of his own, and perhaps no sudo."""
+    ours, nothing = tmp_path / "ours", tmp_path / "nothing"
+    ours.write_bytes(b"x")
+    host = LocalHost()
+    monkeypatch.setattr(host, "_spawn", None)
+    assert await host.read_files([str(ours), str(nothing), str(tmp_path)]) == {str(ours): b"x"}
