@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-import time
+import subprocess
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,6 +76,17 @@ class Joiner:
     def __call__(self, machine: str, *arguments: str | Path, code: int | None = 0) -> Run:
         return machines.kubewright_on(self._kubewright, self.lab, machine, "join", *arguments, code=code)
 
+    def start(self, machine: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        """A join that is for the caller to end."""
+        return self._kubewright.start("join", *arguments, *machines.host_options(self.lab, machine))
+
+    def kill(self, machine: str, *arguments: str | Path) -> None:
+        """A join that dies when the kubelet has been given its kubeconfig."""
+        run = self.start(machine, *arguments)
+        on(self.lab, machine, _AWAIT, "/etc/kubernetes/kubelet.conf")
+        run.kill()
+        run.wait()
+
     def known(self, *, endpoint: str = "", token: str = TOKEN, digest: str = "") -> list[str]:
         """How a cluster is named: its address, a token, its CA's hash."""
         where = endpoint or f"{self.address}:6443"
@@ -86,6 +97,7 @@ class Joiner:
         return self("w1", *arguments, "--skip-phases", "preflight", code=code).err
 
 
+_AWAIT = 'for i in $(seq 1200); do [ ! -e "$1" ] || exit 0; sleep 0.05; done; exit 1'
 _CA_HASH = (
     "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
     "| sha256sum | cut -d' ' -f1"
@@ -95,7 +107,7 @@ _CA_HASH = (
 @pytest.fixture(scope="module")
 async def join(kubewright: Kubewright) -> AsyncIterator[Joiner]:
     """cp1 made by kubeadm; w1, w2 (a control plane, with the certificate key) and w3 (one with copied
-    certificates) joined by us."""
+    certificates) joined by us. The first join of w3 is killed on its way."""
     with lab_of(kubewright, JOINED, workers=3) as lab:
         await machines.prepare(lab, control_planes=["cp1", "w2", "w3"])
         address = str(lab.machine("cp1").plan.address)
@@ -109,6 +121,7 @@ async def join(kubewright: Kubewright) -> AsyncIterator[Joiner]:
             worker = pool.submit(join, "w1", *join.known())
             join("w2", *join.known(), "--control-plane", "--certificate-key", KEY, *NO_REGISTRY)
             machines.copy_tree(lab, "cp1", "w3", "/etc/kubernetes", SHARED)
+            join.kill("w3", *join.known(), "--control-plane", *NO_REGISTRY)
             join("w3", *join.known(), "--control-plane", *NO_REGISTRY)
             worker.result()
         yield join
@@ -156,6 +169,12 @@ def test_the_files_are_those_of_kubeadms_own_control_plane(join: Joiner) -> None
     assert keyed == first
     assert [line.split()[0] for line in copied if line] == [line.split()[0] for line in first if line]
     assert on(join.lab, "w1", listing).split("\n")[:-1] == ["kubelet.conf 600", "pki/ca.crt 644"]
+
+
+def test_a_second_join_finds_nothing_to_do(join: Joiner) -> None:
+    for machine, more in (("w1", ()), ("w2", ("--control-plane", *NO_REGISTRY))):
+        run = join(machine, *join.known(), *more, "-o", "json")
+        assert run.events[-1]["changes"] == 0, run
 
 
 def test_check_is_green(join: Joiner, kubewright: Kubewright, tmp_path: Path) -> None:
@@ -284,12 +303,9 @@ def test_a_member_of_etcd_that_is_interrupted_is_taken_back(join: Joiner, tmp_pa
     for phase in ("certs", "kubeconfig"):
         join("w1", *prepare, phase, *known)
     (tmp_path / "etcd.yaml").write_text("spec: {containers: [{name: etcd, image: 'no.test/etcd:1'}]}")
-    run = join._kubewright.start(
-        "join", "phase", "control-plane-join", "etcd", "--control-plane", "--patches", tmp_path,
-        *machines.host_options(join.lab, "w1"),
-    )  # fmt: skip
-    _until(lambda: "true" in on(join.lab, "cp1", MEMBERS))
-    on(join.lab, "w1", "for i in $(seq 200); do [ ! -e $1 ] || exit 0; sleep 0.05; done; exit 1", _MANIFEST)
+    run = join.start("w1", "phase", "control-plane-join", "etcd", "--control-plane", "--patches", tmp_path)
+    on(join.lab, "w1", _AWAIT, _MANIFEST)
+    assert "true" in on(join.lab, "cp1", MEMBERS)  # a learner
     run.send_signal(signal.SIGINT)
     assert run.wait(60) == ExitCode.INTERRUPTED
     assert len(on(join.lab, "cp1", MEMBERS).split("\n")[:-1]) == 3
@@ -297,12 +313,6 @@ def test_a_member_of_etcd_that_is_interrupted_is_taken_back(join: Joiner, tmp_pa
 
 
 _MANIFEST = "/etc/kubernetes/manifests/etcd.yaml"
-
-
-def _until(condition: Any) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
 
 
 def test_uploaded_certificates_that_are_gone_are_named(join: Joiner) -> None:

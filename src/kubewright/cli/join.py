@@ -14,7 +14,7 @@ from kubewright.cli.phases import PhasedCommand, skip_phases_option
 if TYPE_CHECKING:
     from kubewright.events import Events
     from kubewright.model.config.kubeadm_nodes import JoinConfiguration
-    from kubewright.workflows.join import Outcome
+    from kubewright.workflows.join_run import Outcome
 
 
 @click.command(

@@ -40,6 +40,7 @@ class JoinKubelet(Phase):
 
     name: ClassVar[str] = "kubelet-start"
     title: ClassVar[str] = "get the kubelet its certificate and start it"
+    always_verify: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -99,11 +100,11 @@ class JoinKubelet(Phase):
         kubelet = Kubelet(self._node, self._files, program_changed=True, enable=False)
         await kubelet.act(await kubelet.look(), activity)
         await host.run(["rm", "-f", BOOTSTRAP_CONF])
-        if self._wait_for_node:
-            await self._registered(activity)
 
-    async def _registered(self, activity: Activity) -> None:
+    async def verify(self, activity: Activity) -> None:
         """Wait for the Node as the kubelet itself, and note its CRI socket, which it may do."""
+        if not self._wait_for_node:
+            return
         host = self._node.host
         pem = await host.read_file(kubeconfig.KUBELET_CLIENT_CURRENT) or b""
         server = Server(self._server.url, self._server.ca, pem)
