@@ -7,8 +7,16 @@ import click
 from kubewright.cli.lazy import LazyGroup
 from kubewright.cli.output import output_option, print_document
 
+
+@click.pass_context
+def _config(ctx: click.Context, kubeconfig: str) -> None:
+    ctx.obj = {"kubeconfig": kubeconfig}
+
+
 config = LazyGroup(
     "config",
+    callback=_config,
+    params=[click.Option(["--kubeconfig"], default="", metavar="FILE", help="As with the command view.")],
     help="Work with configuration files: kubeadm's own, and cluster.yaml.",
     lazy={
         "images": ("kubewright.cli.config_images:images", "List or pull the images of a control plane."),

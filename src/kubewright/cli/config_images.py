@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kubewright.cli.config_print import no_kubeconfig
 from kubewright.cli.node import NodeOptions, node_options
 from kubewright.cli.output import output_option, print_document
 from kubewright.errors import ConfigError, ExitCode
@@ -59,6 +61,7 @@ Examples:
     help="kubeadm's configuration, which goes before the other options; '-' reads standard input.",
 )  # fmt: skip
 @output_option("text", "json", "yaml", also=("--experimental-output",))
+@no_kubeconfig
 def list_(
     kubernetes_version: str, image_repository: str, feature_gates: str, file: Path | None, output: str
 ) -> None:
@@ -84,6 +87,7 @@ Examples:
     help="The socket of the container runtime; default: the one that is found on the host.",
 )  # fmt: skip
 @node_options("config")
+@no_kubeconfig
 def pull(
     node: NodeOptions, kubernetes_version: str, image_repository: str, feature_gates: str, cri_socket: str
 ) -> None:
@@ -112,11 +116,14 @@ def pull(
 
 @click.command()
 @node_options("kubeconfig")
-def view(node: NodeOptions) -> None:
+@click.pass_context
+def view(ctx: click.Context, node: NodeOptions) -> None:
     """Print the ClusterConfiguration that a cluster keeps of itself, in the ConfigMap kubeadm-config."""
     from kubewright.cli.common import run
     from kubewright.cli.node import opened_host, opened_light_api
     from kubewright.model.stored import KUBEADM_CONFIG
+
+    node = replace(node, kubeconfig=node.kubeconfig or (ctx.obj or {}).get("kubeconfig", ""))
 
     async def work(_: Events) -> str:
         async with opened_host(node) as host, opened_light_api(host, node) as kube:
@@ -161,8 +168,6 @@ def _documents(
 
 
 def _of_options(kubernetes_version: str, image_repository: str, feature_gates: str) -> Documents:
-    from dataclasses import replace
-
     from kubewright.model.config.documents import DEFAULT_VERSION, default_documents
     from kubewright.model.config.findings import did_you_mean
     from kubewright.model.versions import facts_for

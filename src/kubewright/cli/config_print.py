@@ -38,6 +38,14 @@ _EXPERIMENTAL = click.option(
 )
 
 
+no_kubeconfig = click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    expose_value=False,
+    help="Of no use here, where no cluster is asked; kubeadm takes it, too.",
+)
+
+
 @click.group("print")
 def print_() -> None:
     """Print the configuration that a command has by default.
@@ -50,6 +58,7 @@ def print_() -> None:
 @_COMPONENTS
 @_VERSION
 @_API_VERSION
+@no_kubeconfig
 def init_defaults(
     component_configs: tuple[str, ...], kubernetes_version: str | None, api_version: str | None
 ) -> None:
@@ -66,6 +75,7 @@ def init_defaults(
 @_COMPONENTS
 @_VERSION
 @_API_VERSION
+@no_kubeconfig
 def join_defaults(
     component_configs: tuple[str, ...], kubernetes_version: str | None, api_version: str | None
 ) -> None:
@@ -80,6 +90,7 @@ def join_defaults(
 
 @print_.command("reset-defaults")
 @_VERSION
+@no_kubeconfig
 def reset_defaults(kubernetes_version: str | None) -> None:
     """Print what `reset` does by default.
 
@@ -92,6 +103,7 @@ def reset_defaults(kubernetes_version: str | None) -> None:
 
 @print_.command("upgrade-defaults")
 @_VERSION
+@no_kubeconfig
 def upgrade_defaults(kubernetes_version: str | None) -> None:
     """Print what `upgrade` does by default.
 
@@ -117,6 +129,7 @@ Examples:
     help="kubeadm's configuration; '-' reads standard input.",
 )
 @_EXPERIMENTAL
+@no_kubeconfig
 def validate(file: Path, allow_experimental_api: bool) -> None:
     """Say whether a configuration file of kubeadm's can be used, and else everything that is wrong with it.
 
@@ -156,6 +169,7 @@ Examples:
     help="kubeadm's API version to write; default: the one that the file's Kubernetes version stores, or v1beta4.",
 )
 @_EXPERIMENTAL
+@no_kubeconfig
 def migrate(
     old_config: Path, new_config: Path | None, api_version: str | None, allow_experimental_api: bool
 ) -> None:

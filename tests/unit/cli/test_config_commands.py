@@ -242,6 +242,21 @@ def test_a_file_without_a_cluster_has_no_images() -> None:
     assert "InitConfiguration" in done.output
 
 
+@pytest.mark.parametrize(
+    "args", [("images", "list"), ("print", "join-defaults"), ("print", "upgrade-defaults")]
+)
+def test_a_kubeconfig_is_taken_where_kubeadm_takes_it(args: tuple[str, ...]) -> None:
+    assert (
+        run(*args, "--kubeconfig", "/x").output
+        == run("--kubeconfig", "/x", *args).output
+        == run(*args).output
+    )
+    for command in (["view", "--kubeconfig", "/no/such"], ["--kubeconfig", "/no/such", "view"]):
+        done = run(*command)
+        assert done.exit_code != 0
+        assert "/no/such" in done.output
+
+
 def test_init_refuses_a_file_without_its_kinds(tmp_path: Path) -> None:
     path = tmp_path / "join.yaml"
     path.write_text(text_of([FULL["v1beta2"][2]]))
