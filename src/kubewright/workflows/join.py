@@ -225,6 +225,8 @@ class Join(JoinRun):
         want = await self._wanted()
         if await self._no_admin_yet(Action.UPDATE, f"Node {self.node.name}"):
             return
+        if want.local_api_server:
+            await self.wait_control_plane()  # before that its kubelet registers no Node
         phase = NodeMarks(
             await self._administrator(), self.node, labels=want.labels(), taints=want.taints(),
             cri_socket=want.cri_socket_annotation,
