@@ -54,8 +54,9 @@ _CODES = (
 _KUBEADM = """
 ## clusterConfiguration
 
-kubeadm's ClusterConfiguration (`kubeadm.k8s.io/v1beta2`); `apiVersion` and `kind` may be left out. These fields
-say the same as fields above. Each may stand in either place, or in both with the same value:
+kubeadm's ClusterConfiguration, in an API version that the Kubernetes version's kubeadm reads
+([config.md](config.md)); `apiVersion` and `kind` may be left out. These fields say the same as fields above. Each may
+stand in either place, or in both with the same value:
 
 | clusterConfiguration | cluster.yaml |
 | --- | --- |
