@@ -8,7 +8,6 @@ from typing import Any
 from kubewright.model.node import nth_address
 from kubewright.model.objects import SYSTEM, Object, config_map, metadata, service_account, to_yaml
 from kubewright.model.rbac import (
-    BOOTSTRAPPERS,
     account,
     cluster_role,
     cluster_role_binding,
@@ -17,6 +16,7 @@ from kubewright.model.rbac import (
     rule,
 )
 from kubewright.model.stored import signature
+from kubewright.model.tokens import BOOTSTRAPPERS
 from kubewright.model.versions import VersionFacts
 
 KUBE_PROXY = "kube-proxy"
