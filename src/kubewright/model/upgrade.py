@@ -229,16 +229,24 @@ def plan(
 
 
 def normal(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A manifest without what says nothing: empty fields that the Go programs write, such as `status: {}`."""
+    """A manifest without what says nothing: the order of volumes, which is no fixed one in kubeadm, and the empty
+    fields that Go's programs write, such as `status: {}`."""
     trimmed = copy.deepcopy(dict(manifest))
     if not trimmed.get("status"):
         trimmed.pop("status", None)
     meta = trimmed.get("metadata")
     if isinstance(meta, dict) and meta.get("creationTimestamp") is None:
         meta.pop("creationTimestamp", None)
-    for container in (trimmed.get("spec") or {}).get("containers") or ():
-        if isinstance(container, dict) and not container.get("resources"):
+    spec = trimmed.get("spec") or {}
+    if spec.get("volumes"):
+        spec["volumes"] = sorted(spec["volumes"], key=lambda one: str(one.get("name")))
+    for container in spec.get("containers") or ():
+        if not container.get("resources"):
             container.pop("resources", None)
+        if container.get("volumeMounts"):
+            container["volumeMounts"] = sorted(
+                container["volumeMounts"], key=lambda one: (str(one.get("mountPath")), str(one.get("name")))
+            )
     return trimmed
 
 
