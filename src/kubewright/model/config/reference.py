@@ -55,8 +55,8 @@ _KUBEADM = """
 ## clusterConfiguration
 
 kubeadm's ClusterConfiguration, in an API version that the Kubernetes version's kubeadm reads
-([config.md](config.md)); `apiVersion` and `kind` may be left out. These fields say the same as fields above. Each may
-stand in either place, or in both with the same value:
+([config.md](config.md)); `apiVersion` and `kind` may be left out. These fields say the same as fields above. Each
+may stand in either place, or in both with the same value:
 
 | clusterConfiguration | cluster.yaml |
 | --- | --- |
