@@ -263,7 +263,7 @@ def test_p10_nothing_or_something_else_answers(join: Joiner, tmp_path: Path, end
 # -- discovery: file and URL --------------------------------------------------------------------------------------
 
 
-def test_discovery_by_file_and_by_url(join: Joiner) -> None:
+def test_discovery_by_file_by_url_and_without_a_hash(join: Joiner) -> None:
     """With cluster-info's own kubeconfig, which has no credentials. w1 is a node already: what is left to do is
     nothing."""
     text = on(
@@ -275,6 +275,13 @@ def test_discovery_by_file_and_by_url(join: Joiner) -> None:
     assert "no credentials" in said
     token = ("--tls-bootstrap-token", TOKEN, "--skip-phases", "preflight", "--dry-run")
     assert "nothing to do" in join("w1", "--discovery-file", "/root/cluster.conf", *token).out
+    unsafe = (
+        f"{join.address}:6443",
+        "--discovery-token",
+        TOKEN,
+        "--discovery-token-unsafe-skip-ca-verification",
+    )
+    assert "nothing to do" in join("w1", *unsafe, *token).out
     on(join.lab, "w1", "cat /etc/kubernetes/pki/ca.crt >>/etc/ssl/certs/ca-certificates.crt")
     server = "cd /root && exec openssl s_server -accept 8443 -WWW -cert $1.crt -key $1.key"
     with start_on(join.lab, "cp1", server, "/etc/kubernetes/pki/apiserver"):

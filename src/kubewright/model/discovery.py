@@ -29,6 +29,8 @@ class DiscoveryError(KubewrightError):
     """Whether trying again may help."""
     passes_soon = False
     """Whether trying again may help for some seconds: a cluster that is new has not written all of it yet."""
+    meanwhile = ""
+    """What is said while it is waited for; the message, where this is empty."""
 
 
 class UnreachableError(DiscoveryError):
@@ -56,6 +58,7 @@ class UnsignedError(DiscoveryError, ConfigError):
 
     exit_code = ExitCode.API_ERROR
     passes = True
+    meanwhile = "waiting for kube-controller-manager to sign cluster-info"
 
 
 class UnknownTokenError(DiscoveryError):

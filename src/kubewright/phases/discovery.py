@@ -238,8 +238,8 @@ async def _patiently(
             if loop.time() >= (end if error.passes else soon if error.passes_soon else 0):
                 await _explain(host, url, error)
                 raise
-            if progress is not None and error.message != told:
-                told = error.message
+            if progress is not None and (error.meanwhile or error.message) != told:
+                told = error.meanwhile or error.message
                 progress(told)
         await asyncio.sleep(_INTERVAL)
 
