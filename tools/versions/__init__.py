@@ -1,0 +1,1 @@
+"""What each version of Kubernetes changes, as a page: docs/versions.md."""
