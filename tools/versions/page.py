@@ -26,8 +26,8 @@ what came with a patch release stands apart. No other place in the code asks for
 
 ## What was seen and what was read
 
-- **Seen on a running cluster: 1.20.** What that row makes is compared with the files and objects of the real kubeadm
-  1.20.2 for the same configurations, on running clusters; [kubeadm-parity.md](kubeadm-parity.md) has the
+- **Seen on a running cluster: 1.20.** What that row makes is compared with the files and objects of the real
+  kubeadm 1.20.2 for the same configurations, on running clusters; [kubeadm-parity.md](kubeadm-parity.md) has the
   differences that remain.
 - **Read: {second} to {newest}.** Each change was read in Kubernetes' own sources at the last patch release of the
   minor version, in the place that the tables below name. What they render is kept in files under
