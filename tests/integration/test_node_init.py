@@ -85,6 +85,7 @@ def made(kubewright: Kubewright, lab: Lab) -> Run:
     """A control plane, made with options alone."""
     return kubewright_on(
         kubewright, lab, FIRST, "init", "--pod-network-cidr", "10.244.0.0/16", "--upload-certs",
+        "--merge-kubeconfig", "made-here",
         "--control-plane-endpoint", str(lab.machine(FIRST).plan.address), "--token-ttl", "1h", *NO_IMAGES,
     )  # fmt: skip
 
@@ -108,6 +109,12 @@ def test_the_end_says_what_to_type_next(lab: Lab, made: Run) -> None:
     assert "--control-plane --certificate-key " in made.out
     # Kubernetes is only Ready with a pod network, which is not made here.
     assert "pod network" in made.out
+
+
+def test_kubectl_finds_the_cluster_here_where_that_is_wanted(kubewright: Kubewright, made: Run) -> None:
+    contexts = yaml.safe_load(kubewright.kubeconfig.read_text())
+    assert {"made-here", "work"} <= {entry["name"] for entry in contexts["contexts"]}
+    assert contexts["current-context"] == "work"
 
 
 def test_the_uploaded_certificates_open_with_the_printed_key(lab: Lab, made: Run) -> None:
@@ -187,6 +194,10 @@ def test_single_phases_make_their_part_and_no_more(kubewright: Kubewright, lab: 
     names = cert.extensions.get_extension_for_class(SubjectAlternativeName).value
     assert "api.example.test" in names.get_values_for_type(DNSName)
     assert "192.0.2.7" in map(str, names.get_values_for_type(IPAddress))
+    phase("certs", "front-proxy-client", "--csr-only", "--csr-dir", "/root/requests")
+    assert on(lab, SECOND, "ls /root/requests; rm -r /root/requests").split() == [
+        "front-proxy-client.csr", "front-proxy-client.key",
+    ]  # fmt: skip
     phase("kubeconfig", "kubelet", "--node-name", "another", "--kubeconfig-dir", "/root/made")
     kubelet = yaml.safe_load(on(lab, SECOND, "cat /root/made/kubelet.conf; rm -r /root/made"))
     assert kubelet["users"][0]["name"] == "system:node:another"

@@ -14,13 +14,24 @@ from kubewright.cli.phases import PhasedCommand, PhaseOption, skip_phases_option
 
 if TYPE_CHECKING:
     from kubewright.events import Events
+    from kubewright.hosts import Host
     from kubewright.workflows.init import InitOutcome
 
 _PROXY = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 _OTHERS = frozenset(
-    {"config", "dry-run", "host", "ignore-preflight-errors", "output", "skip-phases", "ssh-jump", "ssh-keys",
-     "ssh-known-hosts"}
-)  # fmt: skip
+    {
+        "config",
+        "dry-run",
+        "host",
+        "ignore-preflight-errors",
+        "merge-kubeconfig",
+        "output",
+        "skip-phases",
+        "ssh-jump",
+        "ssh-keys",
+        "ssh-known-hosts",
+    }
+)
 """The options that are no part of the configuration."""
 
 
@@ -127,6 +138,20 @@ Examples:
     is_flag=True,
     help="Keep what further control planes need in the cluster, encrypted, for two hours.",
 )
+@click.option(
+    "--merge-kubeconfig",
+    metavar="CONTEXT",
+    help="Let kubectl on this computer find the cluster: add it as a context of this name (P24).",
+)
+@click.option(
+    "--csr-only", cls=PhaseOption, is_flag=True, help="Write a key and a signing request, and no certificate."
+)
+@click.option(
+    "--csr-dir",
+    cls=PhaseOption,
+    metavar="DIRECTORY",
+    help="With --csr-only: where, on the host; default: the directory of certificates.",
+)
 @click.option("--kubeconfig", cls=PhaseOption, metavar="FILE", help="The kubeconfig to use, on the host.")
 @click.option(
     "--kubeconfig-dir",
@@ -150,7 +175,14 @@ Examples:
 )
 @node_options("config", "dry-run", "ignore-preflight-errors")
 @output_option("text", "json")
-def init(node: NodeOptions, only: str, skip_phases: tuple[str, ...], output: str, **_: Any) -> None:
+def init(
+    node: NodeOptions,
+    only: str,
+    skip_phases: tuple[str, ...],
+    merge_kubeconfig: str | None,
+    output: str,
+    **_: Any,
+) -> None:
     """Make a host the first control plane of a new cluster.
 
     It does what `kubeadm init` does, to the same files and objects: the host has a container runtime and a kubelet
@@ -160,12 +192,14 @@ def init(node: NodeOptions, only: str, skip_phases: tuple[str, ...], output: str
     Each phase can be run alone (`init phase …`) or left out (--skip-phases). With -o json the run is a stream of
     events, and its last line the result.
     """
+    from kubewright.cli.cert_config import absolute_on
     from kubewright.cli.changes import print_changes
     from kubewright.cli.common import run
     from kubewright.cli.init_text import result, result_lines
     from kubewright.workflows.init_settings import configured, init_settings
 
     said, text, source = _said(), _read(node), str(node.config)
+    said |= {name: absolute_on(said[name], node) for name in ("csr-dir", "kubeconfig-dir") if said.get(name)}
     written = configured(said, text, source)
     dry = node.dry_run or written.dry_run
     proxy = (
@@ -184,6 +218,8 @@ def init(node: NodeOptions, only: str, skip_phases: tuple[str, ...], output: str
                 target, settings, events, dry=dry, only=only, skip=skip_phases or settings.init.skip_phases,
                 ignore_preflight_errors=node.ignore_preflight_errors,
             )  # fmt: skip
+            if merge_kubeconfig and not dry:
+                await _merge(target.host, merge_kubeconfig, events)
             return target.name, done
 
     host, outcome = run(workflow, output=output, stream=not dry)
@@ -199,6 +235,18 @@ def init(node: NodeOptions, only: str, skip_phases: tuple[str, ...], output: str
         click.echo("\n".join(result_lines(outcome, host, hide_token=hide_token, hide_key=hide_key)))
     elif outcome.certificate_key is not None and not hide_key:
         click.echo(outcome.certificate_key.reveal())
+
+
+async def _merge(host: Host, context: str, events: Events) -> None:
+    """Make the new cluster a context of the kubeconfig that kubectl reads on this computer."""
+    from kubewright.cli.node import ADMIN_CONF
+    from kubewright.phases.host_kubeconfig import read_kubeconfig
+    from kubewright.phases.local_kubeconfig import LocalKubeconfig
+
+    local = LocalKubeconfig(context, await read_kubeconfig(host, ADMIN_CONF), None, merge=True)
+    await local.run(events)
+    if local.trouble is not None:
+        events.warn(f"{local.trouble.message}; {local.trouble.hint}")
 
 
 def _said() -> dict[str, Any]:

@@ -126,8 +126,9 @@ def _leaf(main: PhasedCommand, name: str, path: str, step: Step[Any], title: str
 
 
 def _defaults(ctx: click.Context, params: Iterable[click.Parameter]) -> dict[str, Any]:
-    """What the callback sees of options that a command does not take."""
-    return {str(param.name): param.process_value(ctx, param.get_default(ctx)) for param in params}
+    """What the callback sees of options that a command does not take: what it sees where nobody says them."""
+    silent = click.Command("", params=list(params), add_help_option=False)
+    return dict(silent.make_context("", [], parent=ctx).params)
 
 
 def _is_argument(param: click.Parameter, step: Step[Any]) -> bool:

@@ -20,6 +20,7 @@ from kubewright.phases.kubelet_finalize import KubeletFinalize
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
 from kubewright.phases.pki import Authorities, Certificates
+from kubewright.phases.requests import GenerateRequests
 from kubewright.phases.upload_certs import UploadCerts
 from kubewright.secret import Secret
 from kubewright.workflows.init_run import InitRun
@@ -133,8 +134,14 @@ class Init(InitRun):
         self._authorities[name] = certs
 
     async def certificate(self, name: str) -> None:
-        """Make one certificate."""
+        """Make one certificate, or a request for it."""
         spec = self._want.certificates.get(name)
+        if spec is not None and (directory := self._settings.csr_dir):
+            await self.do(
+                GenerateRequests(self._node.host, [spec], [], directory=directory, kubeconfig_dir=""),
+                f"certs/{name}",
+            )
+            return
         if spec is None or spec.ca in self._external.names:
             return
         await self.do(

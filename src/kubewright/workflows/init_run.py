@@ -73,6 +73,8 @@ class InitRun(StepRun):
 
     async def begin(self) -> None:
         """Find out which authorities sign elsewhere; what they have signed must be there."""
+        if self._settings.csr_dir:  # what the requests are for is yet to be signed
+            return
         self._external = await external_authorities(self._node, self._want)
         if self._external.any and self._settings.upload_certs:
             raise ConfigError(

@@ -62,7 +62,17 @@ _HINTS = {
 }
 
 _BESIDE_A_FILE = frozenset(
-    {"node-name", "cri-socket", "patches", "experimental-patches", "kubeconfig-dir", "upload-certs"}
+    {
+        "cri-socket",
+        "csr-dir",
+        "csr-only",
+        "experimental-patches",
+        "kubeconfig",
+        "kubeconfig-dir",
+        "node-name",
+        "patches",
+        "upload-certs",
+    }
 )
 """The options that can stand beside --config, as in kubeadm; those that begin with `skip-`, too."""
 
@@ -84,6 +94,8 @@ class InitSettings:
     kubeconfig_dir: str = KUBERNETES_DIR
     proxy_env: Mapping[str, str] = field(default_factory=dict)
     """Variables such as HTTPS_PROXY, which the control plane and kube-proxy get, too."""
+    csr_dir: str = ""
+    """Where keys and signing requests are written in place of certificates; empty for certificates."""
     address_is_chosen: bool = False
     """Whether the user named the address that is advertised."""
 
@@ -172,6 +184,7 @@ async def init_settings(
         said.get("kubeconfig", ""),
         said.get("kubeconfig-dir", KUBERNETES_DIR),
         proxy_env or {},
+        (said.get("csr-dir") or cluster.certificates_dir) if said.get("csr-only") else "",
         bool(chosen) and not ipaddress.ip_address(chosen).is_unspecified,
     )
 

@@ -33,7 +33,9 @@ def _certificate(name: str, title: str, *flags: str) -> InitStep:
     def run(init: Init) -> Awaitable[None]:
         return init.certificate(name)
 
-    return Step(name, f"Make the certificate {title}", run, flags=(*_VERSIONED, *flags))
+    return Step(
+        name, f"Make the certificate {title}", run, flags=(*_VERSIONED, "csr-only", "csr-dir", *flags)
+    )
 
 
 def _authority(name: str, title: str) -> InitStep:
@@ -131,6 +133,7 @@ INIT: tuple[InitStep, ...] = (
                   lambda init: init.upload_kubelet(), "kubeconfig"),
         ),
         flags=("kubeconfig",),
+        aliases=("uploadconfig",),
     ),
     _step(
         "upload-certs", "Keep the shared certificates in the cluster, encrypted, for two hours",
@@ -139,8 +142,9 @@ INIT: tuple[InitStep, ...] = (
     ),
     _step("mark-control-plane", "Label and taint the Node as a control plane",
           lambda init: init.mark_control_plane(), "node-name"),
-    _step("bootstrap-token", "Make bootstrap tokens, and let nodes join with them",
-          lambda init: init.bootstrap_token(), "kubeconfig", "skip-token-print"),
+    Step("bootstrap-token", "Make bootstrap tokens, and let nodes join with them",
+         lambda init: init.bootstrap_token(), flags=("kubeconfig", "skip-token-print"),
+         aliases=("bootstraptoken",)),
     Step(
         "kubelet-finalize",
         "Let the kubelet use the certificate that it renews itself",

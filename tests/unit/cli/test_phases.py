@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kubewright.cli.node import ListOption, NodeOptions, node_options
-from kubewright.cli.phases import PhasedCommand, skip_phases_option
+from kubewright.cli.phases import PhasedCommand, PhaseOption, skip_phases_option
 from kubewright.errors import KubewrightError
 from kubewright.workflows.tree import Step
 
 CALLS: list[dict[str, Any]] = []
 
 STEPS: tuple[Step[None], ...] = (
-    Step("preflight", "Check the host", flags=("bind-port",)),
+    Step("preflight", "Check the host", flags=("bind-port", "only-phases")),
     Step(
         "certs",
         "Make certificates",
@@ -35,6 +35,9 @@ STEPS: tuple[Step[None], ...] = (
 @click.option("--cert-dir", default="/pki")
 @click.option("--bind-port", type=int, default=6443)
 @click.option("--sans", cls=ListOption)
+@click.option("--nothing")
+@click.option("--flag", is_flag=True)
+@click.option("--only-phases", cls=PhaseOption)
 @skip_phases_option
 @node_options("dry-run", "ignore-preflight-errors", "config")
 def command(**given: Any) -> None:
@@ -72,6 +75,7 @@ def test_one_phase_with_its_own_options_and_the_others_defaults() -> None:
     given = call("phase", "certs", "ca", "--cert-dir", "/x", "--dry-run", "--host", "root@h:2222")
     assert given["only"] == "certs/ca"
     assert (given["cert_dir"], given["bind_port"], given["endpoint"], given["sans"]) == ("/x", 6443, "", ())
+    assert (given["nothing"], given["flag"], given["skip_phases"]) == (None, False, ())
     assert given["node"].dry_run
     assert given["node"].host == "root@h:2222"
     assert given["node"].said == {"dry_run", "host"}
@@ -87,6 +91,13 @@ def test_all_of_a_phase() -> None:
 def test_a_phase_takes_only_its_options() -> None:
     assert "--bind-port" in refused("phase", "certs", "ca", "--bind-port", "1").output
     assert "--skip-phases" in refused("phase", "certs", "all", "--skip-phases", "certs/ca").output
+
+
+def test_an_option_of_phases_alone() -> None:
+    assert call("phase", "preflight", "--only-phases", "x")["only_phases"] == "x"
+    assert call()["only_phases"] is None
+    assert "--only-phases" in refused("--only-phases", "x").output
+    assert "--only-phases" not in CliRunner().invoke(command, ["--help"]).output
 
 
 def test_unknown_phases_are_named() -> None:
