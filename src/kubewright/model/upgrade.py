@@ -118,12 +118,13 @@ def targets(
     One minor version is one upgrade. `prerelease` allows alphas and betas, `candidates` release candidates.
     """
     found = []
+    every = list(known)
     for minor, title in (
         (current.minor, "version in the {} series"),
         (current.minor + 1, "next minor version, {}"),
     ):
         fit = [
-            one for one in known
+            one for one in every
             if (one.major, one.minor) == (current.major, minor) and one > current
             and (not one.prerelease or prerelease or (candidates and one.prerelease[0].startswith("rc")))
         ]  # fmt: skip

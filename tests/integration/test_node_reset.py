@@ -1,0 +1,226 @@
+"""`kubewright reset` and `upgrade` on nodes that the real kubeadm made, and its `reset` on one of ours."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+import kubeadm_machines as machines
+import pytest
+import yaml
+from cluster_fixtures import RESET, Kubewright, Run, lab_of, on
+from init_configurations import PROXY
+from kubeadm_machines import KUBECTL, kubeadm, kubewright_on
+
+from kubewright.errors import ExitCode
+from kubewright.lab.lab import Lab
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
+]
+
+FIRST, SECOND, WORKER = "cp1", "w1", "w2"
+TOKEN = "abcdef.0123456789abcdef"
+KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+SOCKET = "/run/containerd/containerd.sock"
+PKI = "/etc/kubernetes/pki/etcd"
+MEMBERS = (
+    f"{KUBECTL} -n kube-system exec etcd-{FIRST} -- etcdctl --endpoints=https://127.0.0.1:2379 "
+    f"--cacert={PKI}/ca.crt --cert={PKI}/server.crt --key={PKI}/server.key member list"
+)
+CA_HASH = (
+    "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
+    "| sha256sum | cut -d' ' -f1"
+)
+FILES = "find /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/lib/cni -type f -o -type l | sort"
+KEPT = "find /etc/kubernetes /var/lib/kubelet/config.yaml /var/lib/kubelet/pki -type f | sort"
+"""What of these no pod changes while the node runs."""
+CONTAINERS = "ctr -n k8s.io containers ls -q"
+
+# What belongs to the machine's owner: a file, a file system mounted below the kubelet's directory, a container.
+PLANT = """
+echo mine >/etc/kubernetes/notes
+mkdir -p /srv/owner /var/lib/kubelet/owner
+mount --bind /srv/owner /var/lib/kubelet/owner
+echo precious >/var/lib/kubelet/owner/file
+image=$(ctr -n k8s.io images ls -q | grep -m1 ^k8s.gcr.io/pause:)
+ctr -n k8s.io images export - "$image" | ctr -n mine images import - >/dev/null
+ctr -n mine run -d "$image" my-container
+"""
+
+
+@pytest.fixture(scope="module")
+async def made(kubewright: Kubewright) -> AsyncIterator[Lab]:
+    """A cluster of kubeadm's: two control planes and a worker."""
+    with lab_of(kubewright, RESET, workers=2) as lab:
+        await machines.prepare(lab)
+        address = str(lab.machine(FIRST).plan.address)
+        version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
+        documents = [
+            {
+                **version, "kind": "InitConfiguration", "certificateKey": KEY,
+                "bootstrapTokens": [{"token": TOKEN}], "nodeRegistration": {"criSocket": SOCKET},
+                "localAPIEndpoint": {"advertiseAddress": address},
+            },
+            {
+                **version, "kind": "ClusterConfiguration", "kubernetesVersion": "v1.20.2",
+                "controlPlaneEndpoint": f"{address}:6443",
+            },
+            PROXY,
+        ]  # fmt: skip
+        machines.write(lab, FIRST, machines.CONFIG, yaml.safe_dump_all(documents).encode())
+        kubeadm(lab, FIRST, "init", "--config", machines.CONFIG, "--upload-certs", "--skip-phases=preflight")
+        machines.until_signed(lab, FIRST)
+        join = [
+            "join", f"{address}:6443", "--token", TOKEN, "--cri-socket", SOCKET, "--skip-phases=preflight",
+            "--discovery-token-ca-cert-hash", f"sha256:{on(lab, FIRST, CA_HASH).strip()}",
+        ]  # fmt: skip
+        with ThreadPoolExecutor(1) as pool:
+            worker = pool.submit(kubeadm, lab, WORKER, *join)
+            kubeadm(lab, SECOND, *join, "--control-plane", "--certificate-key", KEY)
+            worker.result()
+        yield lab
+
+
+def reset(kubewright: Kubewright, lab: Lab, machine: str, *options: str, code: int = 0) -> Run:
+    return kubewright_on(kubewright, lab, machine, "reset", *options, code=code)
+
+
+# -- upgrades, while the cluster is whole -------------------------------------------------------------------
+
+
+def test_kubeadms_manifests_are_what_we_would_write(kubewright: Kubewright, made: Lab) -> None:
+    """On the first control plane and on the one that joined it, whose etcd names the others."""
+    for machine in (FIRST, SECOND):
+        run = kubewright_on(kubewright, made, machine, "upgrade", "diff")
+        assert run.out == "", run.out
+    patch = kubewright_on(kubewright, made, FIRST, "upgrade", "diff", "v1.20.7").out
+    assert "+    image: k8s.gcr.io/kube-apiserver:v1.20.7" in patch.splitlines()
+
+
+def test_a_plan_of_kubeadms_cluster(kubewright: Kubewright, made: Lab) -> None:
+    plan = kubewright_on(kubewright, made, FIRST, "upgrade", "plan", "v1.20.7", "-o", "json").document
+    assert plan["clusterVersion"] == "v1.20.2"
+    assert plan["kubelets"] == dict.fromkeys((FIRST, SECOND, WORKER), "v1.20.2")
+    [upgrade] = plan["availableUpgrades"]
+    rows = {row["name"]: row for row in upgrade["components"]}
+    assert rows["kubelet"]["currentVersion"] == "3 x v1.20.2"
+    assert (rows["kube-apiserver"]["newVersion"], rows["kube-apiserver"]["present"]) == ("v1.20.7", False)
+    assert (rows["etcd"]["currentVersion"], rows["etcd"]["present"]) == ("3.4.13-0", True)
+    assert [row["manualUpgradeRequired"] for row in plan["configVersions"]] == [False, False]
+
+
+def test_another_minor_version_is_refused_before_anything_is_done(kubewright: Kubewright, made: Lab) -> None:
+    run = kubewright_on(
+        kubewright, made, FIRST, "upgrade", "apply", "v1.21.0", "--yes", code=ExitCode.VERSION_UNAVAILABLE
+    )
+    assert "another minor version" in run.err
+
+
+def test_what_was_changed_by_hand_is_brought_back(kubewright: Kubewright, made: Lab) -> None:
+    """`apply` of the same version, with kubeadm's flags: one Pod is replaced, and serves again."""
+    path = "/etc/kubernetes/manifests/kube-scheduler.yaml"
+    on(made, SECOND, f"sed -i 's/^    - kube-scheduler$/&\\n    - --v=1/' {path}")
+    run = kubewright_on(
+        kubewright,
+        made,
+        SECOND,
+        "upgrade",
+        "node",
+        "--etcd-upgrade=false",
+        "--certificate-renewal=false",
+        "--ignore-preflight-errors=ImagePull",
+    )
+    assert "upgrade/kube-scheduler" in run.err
+    assert kubewright_on(kubewright, made, SECOND, "upgrade", "diff").out == ""
+    copies = on(made, SECOND, "grep -l -e --v=1 /etc/kubernetes/tmp/kubeadm-backup-manifests-*/*.yaml")
+    assert copies.rpartition("/")[2].strip() == "kube-scheduler.yaml"
+
+
+# -- resets, from the worker to the first control plane -----------------------------------------------------
+
+
+def test_a_reset_shows_first_and_needs_a_yes(kubewright: Kubewright, made: Lab) -> None:
+    before = on(made, WORKER, KEPT)
+    shown = reset(kubewright, made, WORKER, "--dry-run").out
+    assert "stop kubelet.service" in shown
+    assert re.search(r"delete Pod kube-system/kube-proxy-\w+", shown)
+    assert "what is in /var/lib/kubelet" in shown
+    refused = reset(kubewright, made, WORKER, code=ExitCode.USAGE)
+    assert "--force" in refused.err
+    assert on(made, WORKER, KEPT) == before
+
+
+def test_a_worker_keeps_what_is_its_owners(kubewright: Kubewright, made: Lab) -> None:
+    """P07: other containers, files and mounts stay; nothing is deleted through a mount point."""
+    on(made, WORKER, PLANT)
+    run = reset(kubewright, made, WORKER, "--force")
+    assert on(made, WORKER, FILES).split() == ["/etc/kubernetes/notes", "/var/lib/kubelet/owner/file"]
+    assert on(made, WORKER, "cat /srv/owner/file /etc/kubernetes/notes").split() == ["precious", "mine"]
+    assert on(made, WORKER, CONTAINERS) == ""
+    assert on(made, WORKER, "ctr -n mine tasks ls | grep -c RUNNING").strip() == "1"
+    assert on(made, WORKER, "systemctl is-active kubelet", code=3).strip() == "inactive"
+    assert "/var/lib/kubelet keeps what is mounted there: /var/lib/kubelet/owner" in run.err
+    assert f"kubectl delete node {WORKER}" in run.out
+    on(made, WORKER, "umount /var/lib/kubelet/owner; rmdir /var/lib/kubelet/owner; rm /etc/kubernetes/notes")
+    assert "nothing to remove" in reset(kubewright, made, WORKER, "--dry-run").out
+
+
+def test_no_member_of_etcd_leaves_that_the_others_need(kubewright: Kubewright, made: Lab) -> None:
+    """Of two members one is down: the other is all that is left of the majority, and nothing is removed."""
+    before = on(made, SECOND, KEPT)
+    on(made, FIRST, "mv /etc/kubernetes/manifests/etcd.yaml /root/; while pidof etcd; do sleep 0.1; done")
+    refused = reset(kubewright, made, SECOND, "--force", code=ExitCode.HOST_NOT_FIT)
+    assert "its member cannot leave etcd" in refused.err
+    assert "--skip-phases=remove-etcd-member" in refused.err
+    on(made, FIRST, "mv /root/etcd.yaml /etc/kubernetes/manifests/")
+    assert on(made, SECOND, KEPT) == before
+    on(made, FIRST, f"until {KUBECTL} get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done")
+
+
+def test_a_control_plane_leaves_its_cluster(kubewright: Kubewright, made: Lab) -> None:
+    run = reset(kubewright, made, SECOND, "--force", "--cleanup-tmp-dir")
+    assert f"kubectl delete node {SECOND}" in run.out
+    assert on(made, SECOND, FILES) == ""
+    assert on(made, SECOND, CONTAINERS) == ""
+    assert re.findall(r"started, (\w+)", on(made, FIRST, MEMBERS)) == [FIRST]
+    status = on(
+        made, FIRST, f"{KUBECTL} -n kube-system get cm kubeadm-config -o 'jsonpath={{.data.ClusterStatus}}'"
+    )
+    assert list(yaml.safe_load(status)["apiEndpoints"]) == [FIRST]
+
+
+def test_the_last_control_plane_goes_with_its_data(kubewright: Kubewright, made: Lab) -> None:
+    reset(kubewright, made, FIRST, "--force")
+    assert on(made, FIRST, FILES) == ""
+    assert on(made, FIRST, CONTAINERS) == ""
+    assert (
+        on(made, FIRST, "ls -A /etc/kubernetes/pki /etc/kubernetes/manifests | grep -v :", code=0).split()
+        == []
+    )
+
+
+# -- the other way round ------------------------------------------------------------------------------------
+
+
+def test_kubeadm_resets_a_node_of_ours(kubewright: Kubewright, made: Lab) -> None:
+    """On the host that our reset has left: `init` finds nothing in its way, and kubeadm undoes it."""
+    kubewright_on(kubewright, made, FIRST, "init", "--ignore-preflight-errors", "ImagePull")
+    # kubeadm looks for etcd's Pod, which a kubelet shows within a minute, or when it starts.
+    on(made, FIRST, "systemctl restart kubelet")
+    on(
+        made,
+        FIRST,
+        f"until {KUBECTL} -n kube-system get pod etcd-{FIRST} >/dev/null 2>&1; do sleep 0.2; done",
+    )
+    said = kubeadm(made, FIRST, "reset", "--force", "--cri-socket", SOCKET)
+    # Without crictl it cannot remove containers, on a cluster of its own either.
+    warnings = [line for line in said.splitlines() if re.match(r"W\d{4}", line) and "crictl" not in line]
+    assert warnings == []
+    assert on(made, FIRST, FILES) == ""
+    # Ours finishes what it had to leave.
+    reset(kubewright, made, FIRST, "--force")
+    assert on(made, FIRST, CONTAINERS) == ""
