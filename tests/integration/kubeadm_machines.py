@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from kubewright.lab.lab import Lab
 from kubewright.model import kubeconfig, kubelet, pki, x509
 from kubewright.model.config.cluster import Role
 from kubewright.model.config.load import load_cluster
+from kubewright.model.objects import Object
 from kubewright.phases.install import Images, Programs
 from kubewright.phases.node import Node
 from kubewright.phases.prepare import Kernel, Packages, Runtime
@@ -178,16 +179,26 @@ def copy_tree(lab: Lab, source: str, target: str, directory: str, names: str) ->
     subprocess.run(unpack, input=done.stdout, check=True, timeout=60)
 
 
-async def apply_network(lab: Lab) -> None:
-    """Give a cluster that `init` made on cp1 the pod network and a DNS server that need no registry of images."""
-    spec = load_cluster(lab.places.cluster_yaml)
-    source = open_source(spec.source)
-    want = await Desired.of(spec, source)
+async def apply_network(lab: Lab, *, dns: bool = True) -> None:
+    """Give a cluster that `init` made on cp1 the pod network, and a DNS server whose image needs no registry."""
+    await _apply(lab, lambda want, first: want.network_objects(first))
+    if dns:
+        await apply_dns(lab)
+
+
+async def apply_dns(lab: Lab) -> None:
+    """Put the built-in DNS server, whose image is there, in the place of CoreDNS, whose image is in a registry."""
     on(lab, "cp1", f"{KUBECTL} -n kube-system delete deployment,configmap coredns --ignore-not-found")
+    await _apply(lab, lambda want, _first: want.dns_objects())
+
+
+async def _apply(lab: Lab, objects: Callable[[Desired, Node], list[Object]]) -> None:
+    spec = load_cluster(lab.places.cluster_yaml)
+    want = await Desired.of(spec, open_source(spec.source))
     text = on(lab, "cp1", "cat /etc/kubernetes/admin.conf")
     server = Server.from_kubeconfig(kubeconfig.load(text.encode(), "admin.conf"))
     # `open_fleet` would not do: the cluster is another's than that of cluster.yaml, by its name.
     async with open_host(spec.hosts[0], spec.ssh) as host, KubeClient(server, timeout=30) as kube:
         first = Node(spec.hosts[0], host, await host.facts(), str(lab.machine("cp1").plan.address))
-        for obj in [*want.network_objects(first), *want.dns_objects()]:
+        for obj in objects(want, first):
             await kube.apply(obj)

@@ -1,0 +1,157 @@
+"""Our `init`, and then the real kubeadm: it joins a worker and two control planes, and keeps what we made."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import kubeadm_machines as machines
+import pytest
+import yaml
+from cluster_fixtures import MIXED, Kubewright, lab_of, on
+from init_configurations import PROXY
+from kubeadm_machines import KUBECTL, kubeadm
+
+from kubewright.lab.lab import Lab
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
+]
+
+PLANES = ["cp1", "w1", "w2"]
+TOKEN = "abcdef.0123456789abcdef"
+KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+SOCKET = "/run/containerd/containerd.sock"
+SHARED = "pki/ca.crt pki/ca.key pki/sa.key pki/sa.pub pki/front-proxy-ca.* pki/etcd/ca.*"
+"""What a control plane that joins without a certificate key must find: the kubeadm reference's list."""
+
+
+def configuration(address: str) -> str:
+    version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
+    return yaml.safe_dump_all(
+        [
+            {
+                **version,
+                "kind": "InitConfiguration",
+                "certificateKey": KEY,
+                "bootstrapTokens": [{"token": TOKEN, "ttl": "1h0m0s"}],
+                "localAPIEndpoint": {"advertiseAddress": address},
+                "nodeRegistration": {"criSocket": SOCKET},
+            },
+            {
+                **version,
+                "kind": "ClusterConfiguration",
+                "kubernetesVersion": "v1.20.2",
+                "controlPlaneEndpoint": f"{address}:6443",
+                "networking": {"podSubnet": "10.244.0.0/16"},
+            },
+            PROXY,
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+async def mixed(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    """cp1 made by us; w1 (with the certificate key), w2 (with copied certificates) and w3 joined by kubeadm."""
+    with lab_of(kubewright, MIXED, workers=3) as lab:
+        await machines.prepare(lab, control_planes=PLANES)
+        address = str(lab.machine("cp1").plan.address)
+        config = tmp_path_factory.mktemp("config") / "kubeadm.yaml"
+        config.write_text(configuration(address))
+        machines.kubewright_on(
+            kubewright, lab, "cp1", "init", "--config", config, "--upload-certs", "--skip-phases=preflight"
+        )
+        digest = on(lab, "cp1", _CA_HASH).strip()
+        join = [
+            "join",
+            f"{address}:6443",
+            "--token",
+            TOKEN,
+            "--discovery-token-ca-cert-hash",
+            f"sha256:{digest}",
+        ]
+        join += ["--cri-socket", SOCKET, "--skip-phases=preflight"]
+        machines.until_signed(lab, "cp1")
+        with ThreadPoolExecutor(1) as pool:
+            worker = pool.submit(kubeadm, lab, "w3", *join)
+            kubeadm(lab, "w1", *join, "--control-plane", "--certificate-key", KEY)
+            machines.copy_tree(lab, "cp1", "w2", "/etc/kubernetes", SHARED)
+            kubeadm(lab, "w2", *join, "--control-plane")
+            worker.result()
+        await machines.apply_network(lab, dns=False)
+        yield lab
+
+
+_CA_HASH = (
+    "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
+    "| sha256sum | cut -d' ' -f1"
+)
+
+
+def test_all_nodes_are_ready(mixed: Lab) -> None:
+    """With the pod network applied; the control planes carry kubeadm's marks whoever made them."""
+    said = on(mixed, "cp1", f"{KUBECTL} wait node --all --for=condition=Ready --timeout=60s")
+    assert said.count("condition met") == 4
+    planes = on(mixed, "cp1", f"{KUBECTL} get node -l node-role.kubernetes.io/master -o name").split()
+    assert planes == [f"node/{name}" for name in PLANES]
+
+
+def test_kubeadm_knows_all_control_planes(mixed: Lab) -> None:
+    text = on(
+        mixed, "cp1", f"{KUBECTL} -n kube-system get cm kubeadm-config -o 'jsonpath={{.data.ClusterStatus}}'"
+    )
+    assert sorted(yaml.safe_load(text)["apiEndpoints"]) == PLANES
+    members = on(mixed, "cp1", _MEMBERS)
+    assert sorted(re.findall(r"started, (\w+)", members)) == PLANES
+
+
+_PKI = "/etc/kubernetes/pki/etcd"
+_MEMBERS = (
+    f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=https://127.0.0.1:2379 "
+    f"--cacert={_PKI}/ca.crt --cert={_PKI}/server.crt --key={_PKI}/server.key member list"
+)
+
+
+def test_kubeadm_renews_certificates(mixed: Lab) -> None:
+    """On our control plane and on one that it joined itself."""
+    for machine in PLANES[:2]:
+        said = kubeadm(mixed, machine, "certs", "renew", "all")
+        assert said.count("renewed") == 10, said
+        assert "MISSING" not in said
+
+
+def test_kubeadm_plans_an_upgrade(mixed: Lab) -> None:
+    """It finds the cluster sound (a Job of it runs), and knows each component by its version."""
+    said = kubeadm(mixed, "cp1", "upgrade", "plan", "v1.20.5")
+    assert re.findall(r"^[WE]\d{4} .*|.*(?:WARNING|ERROR).*", said, re.M) == []
+    rows = dict(re.findall(r"^(\S+) +(\S.*?) +v?[\d.-]+(?: +no)?$", said, re.M))
+    assert rows["kubelet"] == "4 x v1.20.2"
+    assert rows["kube-apiserver"] == rows["kube-proxy"] == "v1.20.2"
+    assert (rows["CoreDNS"], rows["etcd"]) == ("1.7.0", "3.4.13-0")
+    assert re.findall(r"^(\S+\.config\.k8s\.io) .* (yes|no)$", said, re.M) == [
+        ("kubeproxy.config.k8s.io", "no"), ("kubelet.config.k8s.io", "no"),
+    ]  # fmt: skip
+    # Without a version it asks the internet for the newest one, and says of its own cluster, too, that it cannot.
+    warned = re.findall(
+        r"^[WE]\d{4} .*|.*(?:WARNING|ERROR).*", kubeadm(mixed, "cp1", "upgrade", "plan"), re.M
+    )
+    assert [line for line in warned if "version.go" not in line] == []
+
+
+async def test_check_is_green(mixed: Lab, kubewright: Kubewright, tmp_path: Path) -> None:
+    # While kubeadm's second etcd member joins there is no quorum for seconds. Watches that the API server 1.20 has
+    # opened in that time may stay deaf until they end, minutes later: the proxies begin anew.
+    on(mixed, "cp1", f"{KUBECTL} -n kube-system delete pod -l k8s-app=kube-proxy")
+    await machines.apply_dns(mixed)
+    for workload in ("daemonset/kube-proxy", "daemonset/kubewright-network", "deployment/coredns"):
+        on(mixed, "cp1", f"{KUBECTL} -n kube-system rollout status {workload} --timeout=60s")
+    config = tmp_path / "kubeconfig"
+    config.write_text(on(mixed, "cp1", "cat /etc/kubernetes/admin.conf"))
+    document: dict[str, Any] = kubewright("check", "--kubeconfig", config, "-o", "json").document
+    assert document["ok"]
+    assert len(document["nodes"]) == 4
