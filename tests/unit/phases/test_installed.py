@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.phases.installed import parse_flags, read_installed
-from tests.unit.phases.memory_host import MemoryHost
 
 
 @pytest.mark.parametrize(
