@@ -11,6 +11,7 @@ from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, WaitTimeoutError
 from kubewright.events import Activity
+from kubewright.model.objects import to_yaml
 from kubewright.phases.files import diff_lines
 from kubewright.phases.phase import Action, Change, Phase
 
@@ -60,7 +61,7 @@ class Objects(Phase):
             return None
         secret = obj["kind"] == "Secret"
         return Change(
-            Action.UPDATE, object_name(obj), diff=() if secret else diff_lines("", _text(old), _text(new))
+            Action.UPDATE, object_name(obj), diff=() if secret else diff_lines("", to_yaml(old), to_yaml(new))
         )
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
@@ -73,7 +74,7 @@ class Objects(Phase):
 def created(obj: Object) -> Change:
     """An object that is not there yet, as a change; a Secret's content is not shown."""
     secret = obj["kind"] == "Secret"
-    return Change(Action.CREATE, object_name(obj), diff=() if secret else diff_lines("", b"", _text(obj)))
+    return Change(Action.CREATE, object_name(obj), diff=() if secret else diff_lines("", b"", to_yaml(obj)))
 
 
 async def apply_when_possible(kube: KubeClient, obj: Object, *, deadline: float = 30.0) -> None:
@@ -103,9 +104,3 @@ def _comparable(obj: Object) -> Any:
     for key in _FILLED_IN:
         trimmed["metadata"].pop(key, None)
     return trimmed
-
-
-def _text(obj: Any) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(obj, sort_keys=True, default_flow_style=False).encode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kubewright.errors import ConfigError, ExitCode
 from kubewright.events import Events
-from kubewright.model import addons, copy_certs, kubeconfig, manifests, pki, x509
+from kubewright.model import addons, copy_certs, kubeconfig, manifests, pki, rbac, x509
 from kubewright.model.config.conversion import not_kept
 from kubewright.model.config.duration import parse_duration
 from kubewright.model.config.yamltext import render_path
@@ -18,6 +18,7 @@ from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.kubelet_finalize import KubeletFinalize
 from kubewright.phases.node import Node
+from kubewright.phases.objects import Objects, created
 from kubewright.phases.phase import Change
 from kubewright.phases.pki import Authorities, Certificates
 from kubewright.phases.requests import GenerateRequests
@@ -205,14 +206,17 @@ class Init(InitRun):
     # -- the cluster ----------------------------------------------------------------------------------------------
 
     async def wait_control_plane(self) -> None:
-        """Wait until the API server answers."""
+        """Wait until the API server answers, and give admin.conf its rights where it has none by itself."""
+        administrators = rbac.cluster_admins() if self._settings.facts.super_admin else []
         if self.dry:
+            self.changes += map(created, administrators)
             return
-        kube = await self._api()
-        assert kube is not None
+        kube = await self._first_api()
         timeout = parse_duration(self._settings.init.timeouts.control_plane_component_health_check) / 1e9
         await self.do(ApiServerUp(self._node, kube, timeout))
-        await self._make_administrator()
+        if administrators:
+            title = "give admin.conf its rights"
+            await self.do(Objects(kube, administrators, "wait-control-plane", title))
 
     async def upload_kubeadm(self) -> None:
         """Keep the ClusterConfiguration in the cluster."""

@@ -14,7 +14,7 @@ from kubewright.clients.paths import Object
 from kubewright.clients.server import Server
 from kubewright.errors import ConfigError, ExitCode, HostError, KubewrightError
 from kubewright.events import Events
-from kubewright.model import kubeconfig, rbac, stored
+from kubewright.model import kubeconfig, stored
 from kubewright.model.node_preflight import ignored_checks
 from kubewright.model.objects import SYSTEM
 from kubewright.phases.api import api_over
@@ -111,30 +111,31 @@ class InitRun(StepRun):
             return self._kube
         path = self._settings.kubeconfig or f"{self._settings.kubeconfig_dir}/{kubeconfig.ADMIN}"
         try:
-            server = Server.from_kubeconfig(await read_kubeconfig(self._node.host, path))
+            kube = await self._connected(path)
         except KubewrightError:
             if self.dry:
                 return None
             raise
-        if not self._alone:
-            server = replace(server, url=self._want.control_plane.url)
-        kube = await self._stack.enter_async_context(api_over(self._node.host, server))
         if self.dry and await ApiServerUp(self._node, kube, 0).missing():
             return None
         self._kube = kube
         return kube
 
-    async def _make_administrator(self) -> None:
-        """Where admin.conf has no rights by itself, give them with super-admin.conf."""
+    async def _first_api(self) -> KubeClient:
+        """The API for the first requests: by super-admin.conf where admin.conf has no rights until it is given
+        them, else as ever."""
         path = f"{self._settings.kubeconfig_dir}/{kubeconfig.SUPER_ADMIN}"
-        if not self._settings.facts.super_admin or await self._node.host.read_file(path) is None:
-            return
+        if self._settings.facts.super_admin and await self._node.host.stat_files([path], digest=False):
+            return await self._connected(path)
+        kube = await self._api()
+        assert kube is not None  # only a dry run does without
+        return kube
+
+    async def _connected(self, path: str) -> KubeClient:
         server = Server.from_kubeconfig(await read_kubeconfig(self._node.host, path))
-        server = replace(server, url=self._want.control_plane.url)
-        async with api_over(self._node.host, server) as kube:
-            await self.do(
-                Objects(kube, rbac.cluster_admins(), "administrators", "give admin.conf its rights")
-            )
+        if not self._alone:
+            server = replace(server, url=self._want.control_plane.url)
+        return await self._stack.enter_async_context(api_over(self._node.host, server))
 
     async def _objects(self, objects: Sequence[Object], step: str, title: str) -> None:
         kube = await self._api()
