@@ -1,0 +1,83 @@
+"""What `reset` and `upgrade` refuse before they look at a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kubewright.cli import cli
+from kubewright.errors import ExitCode
+from kubewright.workflows.reset_tree import STEPS
+from kubewright.workflows.tree import paths
+from kubewright.workflows.upgrade_tree import NODE
+
+
+def run(*words: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(cli, list(words), input=text, prog_name="kubewright")
+
+
+def test_phases_have_kubeadms_names() -> None:
+    assert [path for path, _ in paths(STEPS)] == [
+        "preflight", "update-cluster-status", "remove-etcd-member", "cleanup-node",
+    ]  # fmt: skip
+    assert [path for path, _ in paths(NODE)] == ["preflight", "control-plane", "kubelet-config"]
+
+
+@pytest.mark.parametrize("words", [("reset",), ("reset", "phase", "preflight")])
+def test_a_reset_that_nobody_can_confirm(words: tuple[str, ...]) -> None:
+    done = run(*words, text="y\n")
+    assert done.exit_code == ExitCode.USAGE
+    assert "--force" in done.output
+
+
+@pytest.mark.parametrize("directory", ["/", "/etc", "/usr/local/"])
+def test_a_reset_of_the_systems_directories(directory: str) -> None:
+    done = run("reset", "--dry-run", "--cert-dir", directory)
+    assert done.exit_code == ExitCode.USAGE
+    assert "belongs to the system" in done.output
+
+
+def test_a_phase_that_does_not_exist() -> None:
+    done = run("reset", "--force", "--skip-phases", "remove-etcd")
+    assert done.exit_code == ExitCode.USAGE
+    assert "did you mean 'remove-etcd-member'" in done.output
+
+
+def test_a_file_and_options_that_say_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "reset.yaml"
+    config.write_text("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ResetConfiguration\nforce: true\n")
+    done = run("reset", "--config", str(config), "--cert-dir", "/srv/pki")
+    assert done.exit_code == ExitCode.USAGE
+    assert "--config and --cert-dir" in done.output
+
+
+def test_all_and_single_checks() -> None:
+    done = run("reset", "--force", "--ignore-preflight-errors", "all,Swap")
+    assert done.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("apply",), "which version?"),
+        (("apply", "v1.20.2"), "--yes"),
+        (("apply", "v1.20.2", "--yes", "--feature-gates", "Nonsense=true"), "is no gate of kubeadm"),
+        (("apply", "v1.20.2", "--yes", "--feature-gates", "PublicKeysECDSA=true"), "cannot be changed"),
+        (("apply", "v1.20.2", "--etcd-upgrade=perhaps"), "perhaps"),
+        (("diff", "--context-lines", "-1"), "-1"),
+    ],
+)
+def test_upgrades_that_cannot_be_meant(words: tuple[str, ...], said: str) -> None:
+    done = run("upgrade", *words)
+    assert done.exit_code == ExitCode.USAGE
+    assert said in done.output
+
+
+def test_an_upgrade_does_not_change_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "kubeadm.yaml"
+    config.write_text("apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\n")
+    done = run("upgrade", "apply", "v1.20.2", "--yes", "--config", str(config))
+    assert done.exit_code == ExitCode.USAGE
+    assert "cannot be changed by an upgrade" in done.output
