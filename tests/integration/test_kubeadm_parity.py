@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import BasicConstraints, Certificate, ExtendedKeyUsage, ExtensionNotFound, KeyUsage
 from cryptography.x509 import SubjectAlternativeName as Names
 from kubeadm_dry_run import CA_DIR, DryRun, key, kubeadm_init, without_noise
+from tools.parity.__main__ import stored_tree
+from tools.parity.tree import kubeadm_tree
 
 from kubewright.components.debian import DebianSource
 from kubewright.components.debian_images import local_arch
@@ -111,6 +113,11 @@ def case(request: pytest.FixtureRequest, kubeadm: Path, tmp_path_factory: pytest
         {"hosts": [{"name": "cp1", "address": "local"}], "clusterConfiguration": passed}
     )
     return Case(kubeadm_init(kubeadm, root, yaml.safe_dump_all(documents)), spec)
+
+
+def test_the_commands_in_the_report_are_kubeadms(kubeadm: Path) -> None:
+    """What docs/kubeadm-parity.md is made from."""
+    assert stored_tree() == kubeadm_tree(kubeadm)
 
 
 def describe(cert: Certificate) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from tools.parity.__main__ import PAGE, compared, stored_tree, written
 from tools.parity.compare import compare
 from tools.parity.reasons import Reason
 from tools.parity.tree import Command, Flag, Tree, dump, load, our_tree
@@ -22,6 +23,19 @@ def tree(**commands: str) -> Tree:
 
 def faults(theirs: Tree, ours: Tree, *reasons: Reason) -> list[str]:
     return list(compare(theirs, ours, ours.__contains__, reasons).faults)
+
+
+def test_the_page_says_what_is_there_now() -> None:
+    """After a change of commands, flags, reasons or differences: `python -m tools.parity write`."""
+    text, faults = written()
+    assert faults == ()
+    assert PAGE.read_text() == text
+
+
+def test_no_command_of_kubeadm_is_missing() -> None:
+    commands, of_kubeadm, flags, _ = compared().count()
+    assert commands == of_kubeadm == len(stored_tree())
+    assert flags > 400
 
 
 def test_what_is_there_needs_no_reason() -> None:

@@ -74,7 +74,7 @@ def compare(
                 faults.append(f"kubeadm {path} --{name}: one takes a value, the other does not")
         if command.arguments and not mine.arguments:
             missing.append(("its argument", why(path, "argument", "its argument")))
-        more = tuple(f"--{name}" for name in sorted(mine.flags.keys() - command.flags.keys() - {"help"}))
+        more = tuple(sorted(mine.flags.keys() - command.flags.keys()))
         rows.append(Row(command, True, tuple(flags), tuple(missing), more))
     faults += [
         f"tools/parity/reasons.py: {reason}: nothing is missing there"

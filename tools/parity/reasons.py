@@ -34,6 +34,12 @@ _KLOG = (
     "JSON lines with `-o json`, and `-v 5` shows where an unexpected error came from"
 )
 
+_NO_CLUSTER = (
+    "kubeadm's commands inherit it from `config`; these ask no cluster, and it is taken before their names and "
+    "after those of the commands below them"
+)
+_TEMPLATES = "belongs to Go's templates as a form of output; `-o json` with `jq` takes their place"
+
 REASONS = (
     *(
         Reason("", flag, _KLOG)
@@ -47,8 +53,8 @@ REASONS = (
         "experimental in kubeadm, which calls chroot with it; `--host` acts on another system, and `chroot` is a "
         "command of its own",
     ),
-    Reason(
-        "token list", "allow-missing-template-keys",
-        "belongs to the outputs `go-template` and `jsonpath`, which `-o json` with `jq` takes the place of",
-    ),
+    Reason("token list", "allow-missing-template-keys", _TEMPLATES),
+    Reason("config images", "kubeconfig", _NO_CLUSTER),
+    Reason("config print", "kubeconfig", _NO_CLUSTER),
+    Reason("config images list", "allow-missing-template-keys", _TEMPLATES),
 )  # fmt: skip

@@ -16,6 +16,23 @@ errors; so is a difference between the two tools' files and objects that is not 
 and no longer seen.
 """
 
+_EVERYWHERE = ("host", "ssh-key", "ssh-known-hosts", "ssh-jump")
+
+FILES = """\
+For six configurations (plain; names, arguments, volumes and a certificate key; external etcd; ECDSA; subnets,
+domain and port; image repository) both tools initialise a machine. Everything below `/etc/kubernetes` and
+`/var/lib/kubelet` with its owners and modes, and all objects of the cluster, its RBAC and the Node among them, are
+compared without what is random or a time, and without what controllers derive from them. These are all the
+differences that there are:"""
+
+LIMITS = """\
+## Kubeadm on clusters of `kubewright apply`
+
+`kubeadm upgrade plan` and `apply` look for CoreDNS and its Corefile. Where the cluster's DNS server is our own
+(`dns.provider: builtin`), they stop at the checks `CoreDNSUnsupportedPlugins` and `CoreDNSMigration`: name these in
+`--ignore-preflight-errors`, and leave out kubeadm's own phase `addon coredns`, which would replace the server.
+"""
+
 
 def page(comparison: Comparison, more_commands: Sequence[str], differences: Sequence[Difference]) -> str:
     """The whole page, in Markdown."""
@@ -43,8 +60,10 @@ def _commands(comparison: Comparison) -> Iterator[str]:
     yield "## Commands and flags"
     yield ""
     yield (
-        "*There* lists the flags that both have; a short form is written before its flag. *Only here* lists what "
-        "Kubewright has beyond kubeadm."
+        "*There* lists the flags that both have; a short form is written before its flag. *Only here* lists what\n"
+        "Kubewright has beyond kubeadm, but for what all commands that act on a host have: "
+        + ", ".join(f"`--{flag}`" for flag in _EVERYWHERE)
+        + "."
     )
     yield ""
     yield "| command | there | missing | only here |"
@@ -70,7 +89,7 @@ def _row(row: Row, notes: dict[str, int]) -> str:
         for what, why in row.missing
     ]
     cells = [name, ", ".join(there) or ("yes" if row.there else ""), ", ".join(missing)]
-    return f"| {' | '.join([*cells, ', '.join(f'`{flag}`' for flag in row.more)])} |"
+    return f"| {' | '.join([*cells, ', '.join(f'`--{flag}`' for flag in row.more if flag not in _EVERYWHERE)])} |"
 
 
 def _more(commands: Sequence[str]) -> Iterator[str]:
@@ -83,11 +102,7 @@ def _more(commands: Sequence[str]) -> Iterator[str]:
 def _files(differences: Sequence[Difference]) -> Iterator[str]:
     yield "## Files and objects"
     yield ""
-    yield (
-        "For each of several configurations both tools make a cluster, and everything below `/etc/kubernetes` and "
-        "`/var/lib/kubelet`, all objects in `kube-system` and `kube-public`, the cluster's RBAC and the Node are "
-        "compared, without what is random or a time. These are all differences that there are:"
-    )
+    yield FILES
     yield ""
     yield "| where | what | why |"
     yield "| --- | --- | --- |"

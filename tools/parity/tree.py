@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 import yaml
 
+from kubewright.cli.lazy import LazyGroup
+
 HIDDEN = ("config view",)
 """Commands that kubeadm 1.20.2 has and does not list."""
 
@@ -197,20 +199,38 @@ def our_tree(root: click.Command, *, hidden: bool = True) -> Tree:
     tree: Tree = {}
     context = click.Context(root, info_name="kubewright")
     for path, command in _walk("", root, context):
-        if command.hidden and not hidden:
+        if not hidden and not _listed(root, path):
             continue
         tree[path] = Command(path, (), _takes_arguments(command), dict(_options(command)))
     return tree
 
 
+def _listed(root: click.Command, path: str) -> bool:
+    """Whether every command on the way to a path is in the list of the one above it."""
+    command, context = root, click.Context(root, info_name="kubewright")
+    for word in path.split():
+        if not isinstance(command, click.Group) or word not in command.list_commands(context):
+            return False
+        child = command.get_command(context, word)
+        if child is None or child.hidden:
+            return False
+        command, context = child, click.Context(child, info_name=word, parent=context)
+    return True
+
+
 def _walk(path: str, command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
+        for name in dict.fromkeys([*command.list_commands(context), *_unlisted(command)]):
             child = command.get_command(context, name)
             if child is not None:
                 inner = click.Context(child, info_name=name, parent=context)
                 yield from _walk(f"{path} {name}".strip(), child, inner)
+
+
+def _unlisted(group: click.Group) -> list[str]:
+    """Commands that work and are not listed."""
+    return [*group.commands, *(group.lazy if isinstance(group, LazyGroup) else ())]
 
 
 def _takes_arguments(command: click.Command) -> bool:
