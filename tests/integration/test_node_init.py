@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cluster_fixtures import NODE_INIT, Kubewright, Run, lab_of, on
 from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
-from kubeadm_machines import KUBECTL, kubewright_on, wipe
+from kubeadm_machines import KUBECTL, host_options, kubewright_on, wipe
 
 from kubewright.errors import ExitCode
 from kubewright.lab.lab import Lab
@@ -82,12 +82,20 @@ def test_a_dry_run_shows_everything_and_changes_nothing(kubewright: Kubewright, 
 
 @pytest.fixture(scope="module")
 def made(kubewright: Kubewright, lab: Lab) -> Run:
-    """A control plane, made with options alone."""
-    return kubewright_on(
-        kubewright, lab, FIRST, "init", "--pod-network-cidr", "10.244.0.0/16", "--upload-certs",
-        "--merge-kubeconfig", "made-here",
+    """A control plane, made with options alone, by a second run after one that was killed (P34)."""
+    words = (
+        "init", "--pod-network-cidr", "10.244.0.0/16", "--upload-certs", "--merge-kubeconfig", "made-here",
         "--control-plane-endpoint", str(lab.machine(FIRST).plan.address), "--token-ttl", "1h", *NO_IMAGES,
     )  # fmt: skip
+    killed = kubewright.start(*words, *host_options(lab, FIRST))
+    on(
+        lab, FIRST,
+        "for i in $(seq 1200); do [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && exit; sleep 0.05; done; "
+        "exit 1",
+    )  # fmt: skip
+    killed.kill()
+    killed.wait()
+    return kubewright_on(kubewright, lab, FIRST, *words)
 
 
 def test_the_api_answers_and_the_node_is_a_control_plane(lab: Lab, made: Run) -> None:

@@ -28,6 +28,7 @@ from kubewright.secret import Secret
 from kubewright.workflows.external_ca import external_authorities
 from kubewright.workflows.init import InitOutcome
 from kubewright.workflows.init_desired import InitDesired
+from kubewright.workflows.init_run import InitRun
 from kubewright.workflows.init_settings import InitSettings, configured, init_settings
 from kubewright.workflows.init_tree import INIT
 from kubewright.workflows.leftovers import without_own
@@ -439,6 +440,29 @@ async def test_the_kubelet_is_pointed_at_its_own_certificate_once_there_is_one()
     assert await KubeletFinalize(node(host)).run(Events()) == []
     with pytest.raises(ConfigError, match="system:node:cp2"):
         await KubeletFinalize(node(host, "cp2")).run(Events())
+
+
+class Asked(InitRun):
+    """A run that remembers by which kubeconfig the API was to be reached."""
+
+    async def _connected(self, path: str) -> Any:
+        self.path = path
+        return object()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("v1.20.2", "admin.conf"), ("v1.29.6", "super-admin.conf")]
+)
+async def test_the_first_requests_are_made_by_who_has_rights_by_then(version: str, expected: str) -> None:
+    host = Machine()
+    found = await settings(kubernetes_version=version, feature_gates={})
+    run = Asked(node(host), found, Events())
+    await run._first_api()
+    assert run.path == "/etc/kubernetes/admin.conf"  # where there is no other: on a cluster that exists
+    for name in ("admin.conf", "super-admin.conf"):
+        await host.write_file(f"/etc/kubernetes/{name}", b"{}")
+    await (run := Asked(node(host), found, Events()))._first_api()
+    assert run.path == f"/etc/kubernetes/{expected}"
 
 
 # -- the end ------------------------------------------------------------------------------------------------------
