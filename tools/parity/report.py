@@ -29,8 +29,8 @@ LIMITS = """\
 ## Kubeadm on clusters of `kubewright apply`
 
 `kubeadm upgrade plan` and `apply` look for CoreDNS and its Corefile. Where the cluster's DNS server is our own
-(`dns.provider: builtin`), they stop at the checks `CoreDNSUnsupportedPlugins` and `CoreDNSMigration`: name these in
-`--ignore-preflight-errors`, and leave out kubeadm's own phase `addon coredns`, which would replace the server.
+(`dns.provider: builtin`), they stop at the checks `CoreDNSUnsupportedPlugins` and `CoreDNSMigration`: name these
+in `--ignore-preflight-errors`, and leave out kubeadm's own phase `addon coredns`, which would replace the server.
 """
 
 
