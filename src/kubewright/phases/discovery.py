@@ -23,13 +23,15 @@ from kubewright.model import discovery, tokens
 from kubewright.model.discovery import DiscoveryError
 from kubewright.model.node import host_port, split_endpoint
 from kubewright.phases.discovery_file import read_document, server_of
+from kubewright.phases.waiting import REPEAT
 from kubewright.secret import Secret
 
 T = TypeVar("T")
 
 DEADLINE = 300.0
 """kubeadm's default of `discovery.timeout`, in seconds."""
-_INTERVAL = 0.05
+_INTERVAL, _TIGHT, _LOOSE = 0.05, 30.0, 0.25
+# Each look is a connection of its own: who has waited for half a minute need not look 20 times a second.
 # As long as an API server may take to learn of a token that was made a moment ago.
 _GRACE = 8.0
 _ASK_EVERY = 1.0
@@ -230,7 +232,7 @@ async def _patiently(
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline
     soon = loop.time() + min(deadline, _GRACE)
-    told = ""
+    told, shown = "", 0.0
     while True:
         try:
             return await attempt()
@@ -238,10 +240,11 @@ async def _patiently(
             if loop.time() >= (end if error.passes else soon if error.passes_soon else 0):
                 await _explain(host, url, error)
                 raise
-            if progress is not None and (error.meanwhile or error.message) != told:
-                told = error.meanwhile or error.message
+            waiting = error.meanwhile or error.message
+            if progress is not None and (waiting != told or loop.time() - shown >= REPEAT):
+                told, shown = waiting, loop.time()
                 progress(told)
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(_INTERVAL if loop.time() < end - deadline + _TIGHT else _LOOSE)
 
 
 async def _explain(host: Host, url: str, error: DiscoveryError) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from kubewright.errors import ApiError, KubewrightError, WaitTimeoutError
 from kubewright.hosts import Host
 
+REPEAT = 5.0
+"""Seconds after which a wait says again what it waits for: a plain log leaves out a phase's first moments."""
 Diagnose = Callable[[], Awaitable[Sequence[str]]]
 
 
@@ -23,13 +25,13 @@ async def wait_until(
 ) -> None:
     """Poll `missing` every `interval` seconds until it returns None.
 
-    What it returns otherwise says what is not there yet; it is shown as progress when it changes, and as
-    evidence when `deadline` seconds have passed, together with what `diagnose` finds then. An API server that
-    does not answer for a moment is waited for, too. Raises `WaitTimeoutError`.
+    What it returns otherwise says what is not there yet; it is shown as progress when it changes and every
+    `REPEAT` seconds, and as evidence when `deadline` seconds have passed, together with what `diagnose` finds
+    then. An API server that does not answer for a moment is waited for, too. Raises `WaitTimeoutError`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline
-    last = ""
+    last, shown = "", 0.0
     while True:
         try:
             seen = await missing()
@@ -39,7 +41,8 @@ async def wait_until(
             seen = error.message
         if seen is None:
             return
-        if seen != last and progress is not None:
+        if progress is not None and (seen != last or loop.time() - shown >= REPEAT):
+            shown = loop.time()
             progress(seen)
         last = seen
         if loop.time() >= end:
