@@ -235,6 +235,14 @@ def for_join_control_plane(
     )  # fmt: skip
 
 
+def for_facts(checks: NodeChecks, facts: VersionFacts) -> NodeChecks:
+    """Checks that were made before the version was known, for that version."""
+    settings = checks.settings
+    if not facts.bridge_filter_checked:
+        settings = tuple(path for path in settings if path not in (BRIDGE_FILTER, BRIDGE_FILTER_6))
+    return replace(checks, facts=facts, settings=settings)
+
+
 def _control_plane(
     cluster: ClusterConfiguration,
     facts: VersionFacts,

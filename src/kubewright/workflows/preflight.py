@@ -7,7 +7,6 @@ import json
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from kubewright.errors import ConfigError, ExitCode, HostError, KubewrightError
@@ -15,7 +14,14 @@ from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.model.node_checks import KERNEL_OPTIONS, PROGRAMS, check_node
 from kubewright.model.node_look import LOOK, NodeLook, parse_look
-from kubewright.model.node_preflight import CheckFinding, ExternalEtcd, NodeChecks, judged, not_root
+from kubewright.model.node_preflight import (
+    CheckFinding,
+    ExternalEtcd,
+    NodeChecks,
+    for_facts,
+    judged,
+    not_root,
+)
 from kubewright.model.version import Version
 from kubewright.model.versions import facts_for
 from kubewright.phases.node import Node
@@ -94,7 +100,7 @@ async def look_and_check(node: Node, checks: NodeChecks) -> list[CheckFinding]:
     look = await look_at(node.host, checks)
     if checks.facts is None and look.kubelet_version:
         with suppress(ConfigError):  # too old or too new: KubeletVersion says so
-            checks = replace(checks, facts=facts_for(look.kubelet_version))
+            checks = for_facts(checks, facts_for(look.kubelet_version))
     findings = check_node(checks, node.facts, look)
     async with asyncio.TaskGroup() as group:
         runtime = group.create_task(_runtime(node.host, checks))

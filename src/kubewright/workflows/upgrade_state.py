@@ -142,6 +142,8 @@ async def released(current: Version) -> list[Version]:
     """
     import aiohttp
 
+    from kubewright.clients.resolver import Resolver
+
     found = []
     timeout = aiohttp.ClientTimeout(total=_INDEX_TIMEOUT)
 
@@ -153,8 +155,9 @@ async def released(current: Version) -> list[Version]:
         except (aiohttp.ClientError, OSError, TimeoutError, ConfigError, UnicodeDecodeError):
             return
 
+    connector = aiohttp.TCPConnector(resolver=Resolver(_INDEX_TIMEOUT))
     async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+        aiohttp.ClientSession(timeout=timeout, trust_env=True, connector=connector) as session,
         asyncio.TaskGroup() as group,
     ):
         for minor in (current.minor, current.minor + 1):

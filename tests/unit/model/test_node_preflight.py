@@ -25,6 +25,7 @@ from kubewright.model.node_checks import KERNEL_OPTIONS, PROGRAMS, check_node
 from kubewright.model.node_look import LOOK, NodeLook, Unit, parse_look
 from kubewright.model.node_preflight import (
     NodeChecks,
+    for_facts,
     for_init,
     for_join,
     for_join_control_plane,
@@ -167,6 +168,14 @@ def test_newer_versions_ask_for_less_and_for_other_things() -> None:
     checks = for_init(INIT, ClusterConfiguration(), facts_for("v1.33.0"))
     lacking = {"programs": frozenset({"mount", "cp"}), "kubelet_version": "v1.33.0"}
     assert found(checks, {"cgroup_version": 2}, **lacking) == {"FileExisting-losetup": True}
+
+
+def test_a_join_follows_the_kubelet_once_that_is_known() -> None:
+    unknown = for_join(JOIN)
+    assert any("bridge" in path for path in unknown.settings)
+    known = for_facts(unknown, facts_for("v1.30.0"))
+    assert known.settings == ("/proc/sys/net/ipv4/ip_forward",)
+    assert for_facts(unknown, V1_20).settings == unknown.settings
 
 
 @pytest.mark.parametrize(("version", "error"), [("v1.31.0", False), ("v1.35.0", True)])
