@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import posixpath
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from kubewright.clients.paths import Object
 from kubewright.errors import KubewrightError
 from kubewright.hosts import FileWrite, Host
 from kubewright.model import kubeconfig, x509
+from kubewright.phases.files import private_folders
 from kubewright.phases.waiting import Diagnose, wait_until
 
 _KIND = "CertificateSigningRequest"
@@ -68,6 +70,7 @@ async def write_client_certificate(host: Host, pair: x509.KeyPair, kubelet_conf:
     """Put a kubelet's certificate where the kubelet puts it after a rotation, and then its kubeconfig: whoever
     finds that finds all of it."""
     pem = f"{kubeconfig.KUBELET_PKI_DIR}/kubelet-client-{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}.pem"
+    await private_folders(host, posixpath.dirname(kubeconfig.KUBELET_PKI_DIR))
     await host.write_files([FileWrite(pem, kubeconfig.kubelet_client_pem(pair), 0o600)])
     # -f: a host that lost its power between the two has left the new link.
     script = 'ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2"'

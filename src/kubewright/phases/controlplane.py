@@ -16,7 +16,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite, Host
 from kubewright.model import manifests
 from kubewright.model.objects import to_yaml
-from kubewright.phases.files import differing, file_changes
+from kubewright.phases.files import differing, file_changes, private_folders
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
@@ -65,6 +65,7 @@ class StaticPods(Phase):
         containers = await self._containers(*other) if other else {}
         # One that does not run (it fails again and again) has nothing that could be taken for the new one.
         self._replaced = {pod: ids for pod, ids in containers.items() if ids}
+        await private_folders(host, manifests.MANIFESTS_DIR)
         await host.write_files(self._wanted)
 
     async def verify(self, activity: Activity) -> None:

@@ -26,6 +26,12 @@ async def differing(host: Host, files: Sequence[FileWrite]) -> list[FileWrite]:
     return wanted
 
 
+async def private_folders(host: Host, *folders: str) -> None:
+    """Make folders that root alone may enter, as kubeadm makes /var/lib/kubelet and the static Pods' folder. Those
+    that are there stay as they are."""
+    await host.shell('mkdir -p -m 700 "$@"', *folders)
+
+
 async def file_changes(host: Host, files: Sequence[FileWrite]) -> list[Change]:
     """`files` as changes, with a diff of those that are no secret."""
     present = await host.read_files([file.path for file in files if not file.secret]) if files else {}

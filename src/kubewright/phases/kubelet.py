@@ -11,7 +11,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.model.manifests import MANIFESTS_DIR
-from kubewright.phases.files import differing, file_changes, newer_than_unit
+from kubewright.phases.files import differing, file_changes, newer_than_unit, private_folders
 from kubewright.phases.install import PROGRAM_DIRECTORY
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -69,8 +69,8 @@ class Kubelet(Phase):
         """Write the files and (re)start the kubelet; the pods on the node go on running."""
         host = self._node.host
         # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
-        # 2 s, up to 20 s; one that finds it is told of each new file by the kernel. kubeadm lets nobody else in.
-        await host.shell('mkdir -p -m 700 "$@"', posixpath.dirname(CONFIG_PATH), MANIFESTS_DIR)
+        # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.
+        await private_folders(host, posixpath.dirname(CONFIG_PATH), MANIFESTS_DIR)
         await host.write_files(self._wanted)
         # Enabling a unit reads its files anew, too.
         reread = 'systemctl enable -q "$1"' if self._enable else "systemctl daemon-reload"
