@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
+from collections.abc import AsyncIterator
+from typing import cast
 
 import dns.message
 import dns.resolver
@@ -18,8 +19,7 @@ class Server(asyncio.DatagramProtocol):
     """Knows one name; is silent about `silent.test`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         query = dns.message.from_wire(data)
@@ -33,7 +33,7 @@ class Server(asyncio.DatagramProtocol):
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Server, ("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]
 
@@ -41,6 +41,8 @@ async def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.nameservers, self.port = ["127.0.0.1"], port
 
     monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", read)
+    yield
+    transport.close()
 
 
 async def test_a_name_that_is_known(server: None) -> None:
