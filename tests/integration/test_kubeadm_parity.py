@@ -241,7 +241,7 @@ def test_cluster_objects(case: Case) -> None:
         *stored.kubelet_config(kubelet_configuration(case.spec), facts),
         *stored.cluster_info(server, authority),
         tokens.token_secret(token),
-        *rbac.node_bootstrap(),
+        *rbac.node_bootstrap(facts),
         *addons.kube_proxy(kube_proxy_configuration(case.spec), server, images["kube-proxy"], facts),
         *addons.coredns(images["coredns"], network.dns_domain, network.service_subnet, facts),
     ]

@@ -26,6 +26,8 @@ MASTERS = "system:masters"
 CLUSTER_ADMINS = "kubeadm:cluster-admins"
 """The group of the administrators' certificates, and the name of its binding, where `VersionFacts.super_admin`."""
 NODES = "system:nodes"
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+"""The API server's user at the kubelets."""
 
 CERT_MODE = 0o644
 KEY_MODE = 0o600
@@ -101,11 +103,12 @@ def control_plane_certs(cluster: ClusterConfiguration, node: ControlPlaneNode) -
     """The leaf certificates of one control plane, each its own (P26): API server, its clients, and etcd."""
     facts = facts_for(cluster.kubernetes_version)
     admins = CLUSTER_ADMINS if facts.super_admin else MASTERS
+    groups = () if facts.kubelet_client_bound else (admins,)
     specs = [
         _serving("apiserver", "apiserver", "kube-apiserver", (Usage.SERVER,), "ca", _api_names(cluster, node)),
         CertSpec(
-            "apiserver-kubelet-client", "apiserver-kubelet-client", "kube-apiserver-kubelet-client", (admins,),
-            (Usage.CLIENT,), ca="ca",
+            "apiserver-kubelet-client", "apiserver-kubelet-client", KUBELET_CLIENT, groups, (Usage.CLIENT,),
+            ca="ca",
         ),
         CertSpec(
             "front-proxy-client", "front-proxy-client", "front-proxy-client", usages=(Usage.CLIENT,),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kubewright.model.objects import SYSTEM, Object, metadata
-from kubewright.model.pki import CLUSTER_ADMINS, NODES
+from kubewright.model.pki import CLUSTER_ADMINS, KUBELET_CLIENT, NODES
 from kubewright.model.tokens import BOOTSTRAPPERS
+
+if TYPE_CHECKING:
+    from kubewright.model.versions import VersionFacts
 
 RBAC_API = "rbac.authorization.k8s.io/v1"
 _GROUP = "rbac.authorization.k8s.io"
@@ -93,11 +97,15 @@ def cluster_admins() -> list[Object]:
     return [cluster_role_binding(CLUSTER_ADMINS, group(CLUSTER_ADMINS), role_name="cluster-admin")]
 
 
-def node_bootstrap() -> list[Object]:
+def node_bootstrap(facts: VersionFacts) -> list[Object]:
     """What lets a node with a token ask for a certificate, get it, and renew it later (P23).
 
-    The ClusterRoles that the last three name are the API server's own.
+    And what lets the API server ask kubelets, where its certificate names no group. The ClusterRoles that the
+    last of them name are the API server's own.
     """
+    kubelet_client = cluster_role_binding(
+        "kubeadm:apiserver-kubelet-client", user(KUBELET_CLIENT), role_name="system:kubelet-api-admin"
+    )
     joining = group(BOOTSTRAPPERS)
     requests = "system:certificates.k8s.io:certificatesigningrequests"
     return [
@@ -112,4 +120,5 @@ def node_bootstrap() -> list[Object]:
             group(NODES),
             role_name=f"{requests}:selfnodeclient",
         ),
+        *([kubelet_client] if facts.kubelet_client_bound else []),
     ]

@@ -67,6 +67,8 @@ class VersionFacts:
     coredns_folder: bool
     """Whether CoreDNS' image is one folder deeper in the default repository: `coredns/coredns` (from 1.21 on)."""
     coredns_tag: str
+    coredns_image_first: bool
+    """Whether kubeadm lists CoreDNS' image before those of pause and etcd (from 1.29 on)."""
 
     # -- nodes ------------------------------------------------------------------------------------------------
 
@@ -92,8 +94,11 @@ class VersionFacts:
     super_admin: bool
     """Whether only `super-admin.conf` is in system:masters, `admin.conf` in a group of kubeadm's (from 1.29).
 
-    The same holds for the API server as a client of kubelets; its and the probes' etcd clients lost the group.
+    The same holds for the API server as a client of kubelets, as long as a group gives that its rights; its and
+    the probes' etcd clients lost the group.
     """
+    kubelet_client_bound: bool
+    """Whether the API server, as a client of kubelets, is in no group and a binding of its own names its user."""
     token_secrets: bool
     """Whether each ServiceAccount gets a Secret with a token that never expires (until 1.23)."""
     kubelet_minors_behind: int

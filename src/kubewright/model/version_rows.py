@@ -73,6 +73,7 @@ _1_20 = VersionFacts(
     pause_tag="3.2",
     coredns_folder=False,
     coredns_tag="1.7.0",
+    coredns_image_first=False,
     control_plane_labels=(_MASTER, _CONTROL_PLANE),
     control_plane_taints=(_MASTER,),
     control_plane_taints_tolerated=(_MASTER, _CONTROL_PLANE),
@@ -83,6 +84,7 @@ _1_20 = VersionFacts(
     pause_image_flag="custom",
     cgroup_driver="",
     super_admin=False,
+    kubelet_client_bound=False,
     token_secrets=True,
     kubelet_minors_behind=2,
     kubeadm_kubelet_minors_behind=1,
@@ -216,6 +218,7 @@ _1_29 = replace(
     authorization_mode_stored=False,
     etcd_tag="3.5.10-0",
     coredns_tag="v1.11.1",
+    coredns_image_first=True,
     super_admin=True,
     kubeadm_kubelet_minors_behind=3,
     dns_drops="ALL",
@@ -303,6 +306,7 @@ _1_37 = replace(
     kubeadm_feature_gates=_gates(),
     etcd_tag="3.7.0-0",
     coredns_tag="v1.14.6",
+    kubelet_client_bound=True,
 )
 
 _MINORS = (
@@ -311,6 +315,8 @@ _MINORS = (
 )  # fmt: skip
 ROWS = MappingProxyType({f"1.{minor}": row for minor, row in enumerate(_MINORS, start=20)})
 
+_SMALLER_TOOLS = {"useful_programs": ("ethtool", "tc", "touch")}
+_BOUND_CLIENT = {"kubelet_client_bound": True}
 _WITH_CORRUPT_CHECK = {"etcd_flags": _CORRUPT_CHECK, "etcd_older_flags": _CORRUPT_CHECK}
 PATCHES: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
     "1.20": {8: {"etcd_ephemeral_storage": False}},
@@ -337,13 +343,24 @@ PATCHES: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
         13: {"etcd_tag": "3.5.10-0"},
     },
     "1.27": {7: {"etcd_tag": "3.5.9-0"}, 10: {"etcd_tag": "3.5.10-0"}, 12: {"etcd_tag": "3.5.12-0"}},
-    "1.28": {6: {"etcd_tag": "3.5.10-0"}, 8: {"etcd_tag": "3.5.12-0"}, 14: {"etcd_tag": "3.5.15-0"}},
-    "1.29": {3: {"etcd_tag": "3.5.12-0"}, 9: {"etcd_tag": "3.5.15-0"}, 11: {"etcd_tag": "3.5.16-0"}},
-    "1.30": {5: {"etcd_tag": "3.5.15-0", "coredns_tag": "v1.11.3"}},
-    "1.31": {1: {"coredns_tag": "v1.11.3"}, 14: {"etcd_tag": "3.5.24-0"}},
+    "1.28": {
+        6: {"etcd_tag": "3.5.10-0"},
+        8: {"etcd_tag": "3.5.12-0"},
+        14: {"etcd_tag": "3.5.15-0"},
+        15: _SMALLER_TOOLS,
+    },
+    "1.29": {
+        3: {"etcd_tag": "3.5.12-0"},
+        9: {"etcd_tag": "3.5.15-0"},
+        10: _SMALLER_TOOLS,
+        11: {"etcd_tag": "3.5.16-0"},
+    },
+    "1.30": {5: {"etcd_tag": "3.5.15-0", "coredns_tag": "v1.11.3"}, 6: _SMALLER_TOOLS},
+    "1.31": {1: {"coredns_tag": "v1.11.3"}, 2: _SMALLER_TOOLS, 14: {"etcd_tag": "3.5.24-0"}},
     "1.32": {10: {"etcd_tag": "3.5.24-0"}, 12: {"extra_args_last": True}},
-    "1.33": {6: {"etcd_tag": "3.5.24-0"}, 8: {"extra_args_last": True}},
-    "1.34": {2: {"etcd_tag": "3.6.5-0"}, 4: {"extra_args_last": True}},
-    "1.35": {1: {"extra_args_last": True}},
+    "1.33": {6: {"etcd_tag": "3.5.24-0"}, 8: {"extra_args_last": True}, 12: _BOUND_CLIENT},
+    "1.34": {2: {"etcd_tag": "3.6.5-0"}, 4: {"extra_args_last": True}, 8: _BOUND_CLIENT},
+    "1.35": {1: {"extra_args_last": True}, 5: _BOUND_CLIENT},
+    "1.36": {1: _BOUND_CLIENT},
 }
 """What changed with a patch release: it holds from that one on."""

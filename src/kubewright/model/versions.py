@@ -47,21 +47,22 @@ def facts_for(version: str | Version, *, field: str = "kubernetesVersion") -> Ve
 
 
 def image_references(cc: ClusterConfiguration, facts: VersionFacts) -> dict[str, str]:
-    """Component name to full image reference, in the order of kubeadm's `config images list`.
+    """Component name to full image reference, in the order of that version's `kubeadm config images list`.
 
-    The names are kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, pause, etcd, coredns.
+    The names are kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, pause, etcd, coredns; from
+    1.29 on coredns comes before the last two. Without etcd where it is external.
     """
     version = Version.parse(cc.kubernetes_version)
     images = {
         name: f"{cc.image_repository}/{name}:{version.image_tag}"
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
     }
-    images["pause"] = f"{cc.image_repository}/pause:{facts.pause_tag}"
+    repository = cc.dns.image_repository or cc.image_repository
+    folder = "coredns/" if facts.coredns_folder and repository == facts.image_repository else ""
+    dns = {"coredns": f"{repository}/{folder}coredns:{cc.dns.image_tag or facts.coredns_tag}"}
+    others = {"pause": f"{cc.image_repository}/pause:{facts.pause_tag}"}
     etcd = cc.etcd.local
     if etcd is not None:
         repository = etcd.image_repository or cc.image_repository
-        images["etcd"] = f"{repository}/etcd:{etcd.image_tag or facts.etcd_tag}"
-    repository = cc.dns.image_repository or cc.image_repository
-    folder = "coredns/" if facts.coredns_folder and repository == facts.image_repository else ""
-    images["coredns"] = f"{repository}/{folder}coredns:{cc.dns.image_tag or facts.coredns_tag}"
-    return images
+        others["etcd"] = f"{repository}/etcd:{etcd.image_tag or facts.etcd_tag}"
+    return images | (dns | others if facts.coredns_image_first else others | dns)

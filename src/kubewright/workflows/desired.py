@@ -158,7 +158,7 @@ class Desired:
                 self.kubelet_config(first), self.facts, by_user=bool(self.spec.kubelet_configuration)
             ),
             *stored.cluster_info(self.endpoint(first), ca),
-            *rbac.node_bootstrap(),
+            *rbac.node_bootstrap(self.facts),
             *(rbac.cluster_admins() if self.facts.super_admin else []),
         ]
 

@@ -163,7 +163,7 @@ class InitDesired:
         """What lets nodes join: tokens, their permissions, and `cluster-info`."""
         return [
             *(tokens.token_secret(token) for token in self.tokens()),
-            *rbac.node_bootstrap(),
+            *rbac.node_bootstrap(self.settings.facts),
             *stored.cluster_info(self.endpoint, ca),
         ]
 

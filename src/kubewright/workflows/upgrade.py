@@ -267,7 +267,8 @@ async def _in_the_cluster(run: UpgradeRun) -> None:
         await init.upload_kubelet()
         await run.kubelet_config()
         readers = stored.cluster_info("", b"")[1:]
-        await init.do(Objects(kube, [*rbac.node_bootstrap(), *readers], "bootstrap-token", "let nodes join"))
+        joining = [*rbac.node_bootstrap(facts), *readers]
+        await init.do(Objects(kube, joining, "bootstrap-token", "let nodes join"))
         live = await kube.list("apps/v1", "Deployment", SYSTEM, labels="k8s-app=kube-dns")
         if coredns_tag(live):
             await init.coredns()

@@ -110,6 +110,14 @@ def test_images_are_those_of_kubeadm_config_images_list() -> None:
     ]
 
 
+def test_the_list_of_images_took_another_order() -> None:
+    def last_three(version: str) -> list[str]:
+        return list(image_references(ClusterConfiguration(), facts_for(version)))[-3:]
+
+    assert last_three("v1.28.15") == ["pause", "etcd", "coredns"]
+    assert last_three("v1.29.0") == ["coredns", "pause", "etcd"]
+
+
 def test_images_follow_the_configuration() -> None:
     cc = ClusterConfiguration(
         kubernetes_version="v1.20.2+own.1",
@@ -195,6 +203,25 @@ def test_a_gate_is_off_then_a_choice_then_always_on() -> None:
     assert local_mode("v1.33.0")
     assert not local_mode("v1.33.0", **off)
     assert local_mode("v1.36.0", **off)
+
+
+def test_a_patch_release_may_ask_for_fewer_programs() -> None:
+    before, after = (
+        ("v1.28.14", "v1.29.9", "v1.30.5", "v1.31.1"),
+        ("v1.28.15", "v1.29.10", "v1.30.6", "v1.31.2"),
+    )
+    for version in before:
+        assert {"ebtables", "socat"} <= set(facts_for(version).useful_programs)
+    for version in (*after, "v1.32.0"):
+        assert facts_for(version).useful_programs == ("ethtool", "tc", "touch")
+
+
+def test_a_patch_release_may_take_a_group_from_a_certificate() -> None:
+    """Where the API server's user at the kubelets is bound by its name, and where by its group."""
+    before = ("v1.32.13", "v1.33.11", "v1.34.7", "v1.35.4", "v1.36.0")
+    after = ("v1.33.12", "v1.34.8", "v1.35.5", "v1.36.1", "v1.37.0")
+    assert [facts_for(version).kubelet_client_bound for version in before] == [False] * len(before)
+    assert [facts_for(version).kubelet_client_bound for version in after] == [True] * len(after)
 
 
 def test_an_etcd_that_the_user_chose_gets_the_arguments_that_it_knows() -> None:

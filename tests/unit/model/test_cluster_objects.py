@@ -99,10 +99,26 @@ def test_the_digest_is_of_all_texts_in_the_order_of_their_keys() -> None:
 
 def test_rotation_is_bound_to_all_nodes() -> None:
     """P23."""
-    bindings = {obj["metadata"]["name"]: obj for obj in rbac.node_bootstrap()}
+    bindings = {obj["metadata"]["name"]: obj for obj in rbac.node_bootstrap(FACTS)}
     rotation = bindings["kubeadm:node-autoapprove-certificate-rotation"]
     assert rotation["subjects"][0]["name"] == "system:nodes"
     assert rotation["roleRef"]["name"].endswith(":selfnodeclient")
+
+
+def test_the_api_server_may_ask_kubelets_without_a_group() -> None:
+    def binding(version: str) -> dict[str, Any] | None:
+        objects = rbac.node_bootstrap(facts_for(version))
+        return next(
+            (obj for obj in objects if obj["metadata"]["name"] == "kubeadm:apiserver-kubelet-client"), None
+        )
+
+    assert binding("v1.36.0") is None
+    found = binding("v1.36.1")
+    assert found is not None
+    assert found["roleRef"]["name"] == "system:kubelet-api-admin"
+    assert [(one["kind"], one["name"]) for one in found["subjects"]] == [
+        ("User", "kube-apiserver-kubelet-client")
+    ]
 
 
 def node(**fields: Any) -> dict[str, Any]:

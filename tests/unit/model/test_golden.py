@@ -61,7 +61,7 @@ def rendered(version: str) -> dict[str, bytes]:
         "objects/kubelet-config.yaml": documents(stored.kubelet_config(config, facts)),
         "objects/cluster-info.yaml": documents(stored.cluster_info(server, b"CA")),
         "objects/rbac.yaml": documents(
-            [*rbac.node_bootstrap(), *(rbac.cluster_admins() if facts.super_admin else [])]
+            [*rbac.node_bootstrap(facts), *(rbac.cluster_admins() if facts.super_admin else [])]
         ),
         "objects/kube-proxy.yaml": documents(
             addons.kube_proxy(kube_proxy_configuration(spec), server, images["kube-proxy"], facts)
@@ -80,7 +80,10 @@ def rendered(version: str) -> dict[str, bytes]:
         ),
         *({"file": cert.cert_path()} | identity(cert) for cert in pki.control_plane_certs(cluster, NODE)),
     ]
-    return files | {"identities.yaml": documents(identities), "images.yaml": to_yaml(images)}
+    return files | {
+        "identities.yaml": documents(identities),
+        "images.yaml": to_yaml({"images": list(images.values())}),
+    }
 
 
 def identity(cert: pki.CertSpec) -> Object:

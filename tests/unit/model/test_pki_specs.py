@@ -58,6 +58,14 @@ def test_who_may_do_everything() -> None:
     assert masters == {"apiserver-kubelet-client", "etcd-healthcheck-client", "apiserver-etcd-client"}
 
 
+@pytest.mark.parametrize(
+    ("version", "groups"),
+    [("v1.28.0", ("system:masters",)), ("v1.29.0", ("kubeadm:cluster-admins",)), ("v1.36.1", ())],
+)
+def test_the_groups_of_the_kubelets_client(version: str, groups: tuple[str, ...]) -> None:
+    assert specs(kubernetesVersion=version)["apiserver-kubelet-client"].organizations == groups
+
+
 def test_an_external_etcd_has_its_own_certificates() -> None:
     cluster = ClusterConfiguration.model_validate(
         {"etcd": {"external": {"endpoints": ["https://192.0.2.1:2379"]}}}
