@@ -18,9 +18,12 @@ from kubewright.phases.pki import Authorities
 
 
 class Kubeconfigs(Phase):
-    """Kubeconfigs with certificates of our own, in `directory`. After `run`, `admin` holds admin.conf's bytes if
-    it is one of them; after `look` alone, only where it still serves. With `embedded`, the kubelet's holds its
-    certificate as the others do, for a kubelet that is to fetch the one that it rotates by itself."""
+    """Kubeconfigs with certificates of our own, in `directory`.
+
+    After `run`, `admin` and `first` hold those that administrators use, if they are among them; after `look`
+    alone, only what still serves. With `embedded`, the kubelet's holds its certificate as the others do, for a
+    kubelet that is to fetch the one that it rotates by itself.
+    """
 
     name: ClassVar[str] = "kubeconfig"
     title: ClassVar[str] = "write kubeconfigs"
@@ -43,7 +46,17 @@ class Kubeconfigs(Phase):
         self._directory = directory
         self._embedded = embedded
         self._wanted: list[KubeconfigSpec] = []
-        self.admin = b""
+        self._serving: dict[str, bytes] = {}
+
+    @property
+    def admin(self) -> bytes:
+        """admin.conf, which users are given."""
+        return self._serving.get(kubeconfig.ADMIN, b"")
+
+    @property
+    def first(self) -> bytes:
+        """The one whose rights no object in the cluster has to give: super-admin.conf where there is one."""
+        return self._serving.get(kubeconfig.SUPER_ADMIN) or self.admin
 
     async def look(self) -> list[Change]:
         """Which are missing, use another server or CA, or hold a certificate that no longer serves."""
@@ -65,8 +78,7 @@ class Kubeconfigs(Phase):
                 if spec.file == kubeconfig.KUBELET:
                     pem = found.get(kubeconfig.KUBELET_CLIENT_CURRENT)
                     reasons += self._rotating_reasons(spec, content, pem, ca.cert, now)
-            if spec.file == kubeconfig.ADMIN:
-                self.admin = content if content is not None and not reasons else b""
+            self._serving[spec.file] = content if content is not None and not reasons else b""
             if reasons:
                 self._wanted.append(spec)
                 changes.append(
@@ -109,8 +121,7 @@ class Kubeconfigs(Phase):
                 of_kubelet = pair, file
                 continue
             content = kubeconfig.dump(kubeconfig.with_certificate(spec, ca, pair))
-            if spec.file == kubeconfig.ADMIN:
-                self.admin = content.reveal()
+            self._serving[spec.file] = content.reveal()
             files.append(FileWrite(self._path(spec), content, kubeconfig.KUBECONFIG_MODE))
         await self._node.host.write_files(files)
         if of_kubelet is not None:

@@ -263,7 +263,7 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._images(node, first=False))
             if others.admin:
-                group.create_task(self._in_cluster(node, others.admin, certs.ca.cert, controllers))
+                group.create_task(self._in_cluster(node, others, certs.ca.cert, controllers))
             else:  # a plan, for a host that has no cluster yet
                 group.create_task(self._without_api(node, controllers))
 
@@ -340,13 +340,13 @@ class _Run:
 
     # -- the cluster ------------------------------------------------------------------------------------------
 
-    async def _in_cluster(self, node: Node, admin: bytes, ca: bytes, controllers: StaticPods) -> None:
+    async def _in_cluster(self, node: Node, configs: Kubeconfigs, ca: bytes, controllers: StaticPods) -> None:
         want = self._want
-        # Through the control plane's own address, which its own host reaches whatever the endpoint does.
-        self._admin = kubeconfig.load(admin, "admin.conf")
-        kube = await self._tunnel.enter_async_context(
-            api_over(node.host, Server.from_kubeconfig(self._admin))
-        )
+        self._admin = kubeconfig.load(configs.admin, kubeconfig.ADMIN)
+        # Through the control plane's own address, which its own host reaches whatever the endpoint does; and with
+        # rights of its own, for those of admin.conf may be among the objects that are still to come.
+        first = Server.from_kubeconfig(kubeconfig.load(configs.first, kubeconfig.SUPER_ADMIN))
+        kube = await self._tunnel.enter_async_context(api_over(node.host, first))
         api_up = ApiServerUp(node, kube, deadline=240)
         if not self._dry:
             await self._do(api_up)

@@ -134,6 +134,19 @@ async def test_a_plan_does_not_ask_the_api_with_an_admin_conf_that_no_longer_ser
     assert again.admin == b""
 
 
+@pytest.mark.parametrize(("version", "file"), [("v1.28.0", "admin.conf"), ("v1.29.0", "super-admin.conf")])
+async def test_the_first_requests_need_no_rights_that_an_object_gives(version: str, file: str) -> None:
+    host = MemoryHost()
+    _, certs, _ = await run(host)
+    cluster = CLUSTER.model_copy(update={"kubernetes_version": version})
+    specs = kubeconfig.control_plane_kubeconfigs(cluster, ControlPlaneNode("cp1", "192.0.2.1"))
+    configs = Kubeconfigs(Node(SPEC.hosts[0], host, FACTS, "192.0.2.1"), specs, certs)
+    await configs.run(Events())
+    written = host.files[f"/etc/kubernetes/{file}"].content
+    assert isinstance(written, Secret)
+    assert configs.first == written.reveal()
+
+
 async def test_a_ca_without_its_key_serves_until_something_must_be_signed() -> None:
     host = MemoryHost()
     await run(host)
