@@ -184,7 +184,7 @@ def delete(ctx: click.Context, node: NodeOptions, tokens: tuple[str, ...]) -> No
 
     done = run(work, stream=False)
     for one in done:
-        click.echo(f"bootstrap token \"{one}\" " + ("would be deleted" if node.dry_run else "deleted"))
+        click.echo(f'bootstrap token "{one}" ' + ("would be deleted" if node.dry_run else "deleted"))
     if missing := [one for one in ids if one not in done]:
         raise KubewrightError(
             f"there is no token {', '.join(missing)}", hint="`kubewright token list` shows what there is"
