@@ -170,14 +170,18 @@ def verified_ca(config_map: Mapping[str, Any], token: Secret[str]) -> bytes:
     return cluster_of(config_map).ca
 
 
-def pinned(ca: bytes, hashes: frozenset[str], endpoint: str) -> None:
-    """Raise `OtherClusterError` where the CA is none of those that `hashes` pin."""
-    found = x509.ca_hashes(ca)
-    if not hashes.intersection(found):
+def pinned(ca: bytes, hashes: frozenset[str], endpoint: str) -> bytes:
+    """Of the certificates in `ca` those that `hashes` pin: anybody may put his own beside them, and until the
+    signature is verified it is not to be believed. Raises `OtherClusterError` where there is none."""
+    by_hash = [(x509.ca_hash(cert), cert) for cert in x509.certs_of(ca)]
+    known = [cert for pin, cert in by_hash if pin in hashes]
+    if not known:
+        found = [pin for pin, _ in by_hash]
         raise OtherClusterError(
             f"the cluster at {endpoint} has another CA than the hash says: {', '.join(found)}",
             hint=f"another cluster is at that address, somebody stands between, or the hash is old; {NEW_TOKEN}",
         )
+    return b"".join(known)
 
 
 def clock_trouble(ca: bytes, now: datetime, server_time: datetime | None) -> str:

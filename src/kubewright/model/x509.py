@@ -217,9 +217,13 @@ def ca_hash(cert: bytes) -> str:
 
 def ca_hashes(bundle: bytes) -> list[str]:
     """The pins of all certificates in a PEM file. Raises `ConfigError` where there is none."""
+    return [ca_hash(cert) for cert in certs_of(bundle)]
+
+
+def certs_of(bundle: bytes) -> list[bytes]:
+    """The certificates of a PEM file, each by itself; where there is none, one that cannot be read."""
     marker = b"-----BEGIN CERTIFICATE-----"
-    parts = bundle.split(marker)[1:] or [b""]
-    return [ca_hash(marker + part) for part in parts]
+    return [marker + part for part in bundle.split(marker)[1:] or [b""]]
 
 
 def load_cert(pem: bytes) -> x509.Certificate:

@@ -84,13 +84,12 @@ async def by_token(
     async def attempt() -> discovery.ClusterInfo:
         answer = await _look(host, Server(url))
         found = discovery.cluster_of(answer.body)
-        if pins:
-            discovery.pinned(found.ca, pins, url)
+        known = discovery.pinned(found.ca, pins, url) if pins else b""
         try:
             discovery.verify_signature(answer.body, token)
         except discovery.UnsignedError:
-            if pins:  # the CA is the right one, so that the API server can be told the token
-                await asked.whether_known(found.ca, answer)
+            if known:  # whoever proves himself by the pinned CA can be told the token
+                await asked.whether_known(known, answer)
             raise
         await _check_clock(host, found.ca, answer)
         if not pins:

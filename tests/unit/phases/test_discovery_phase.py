@@ -210,6 +210,20 @@ async def test_p10_a_token_that_nobody_signs_with(api: Api) -> None:
         await find(api, hashes=[], unsafe_skip_ca_verification=True)
 
 
+async def test_the_token_is_kept_from_one_who_adds_his_own_ca_to_the_pinned_one(
+    api: Api, tmp_path: Path
+) -> None:
+    other = authority()
+    (tmp_path / "other").mkdir()
+    between = Api(other)
+    runner, port = await serve(tmp_path / "other", between.answer, leaf(other))
+    between.config_map = stored.cluster_info(f"https://127.0.0.1:{port}", api.ca.cert + other.cert)[0]
+    with pytest.raises(discovery.OtherClusterError, match="none of this cluster"):
+        await find(api, endpoint=f"127.0.0.1:{port}")
+    assert not any(between.bearers)
+    await runner.cleanup()
+
+
 async def test_p10_an_expired_token(api: Api) -> None:
     found = await find(api)
     assert (await phase.require_accepted(Here(), found, TOKEN)).token == TOKEN.reveal()
