@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from kubewright.model.facts import HostFacts
+from kubewright.model.own_network import OWN_ROUTES
 
 # `uname -m` to Go's architecture names (go.dev/doc/install/source, GOARCH).
 _ARCHITECTURES = {
@@ -61,6 +62,8 @@ _MADE_LINK = re.compile(
     r"(lo|veth|cni|cbr|flannel|docker|br-|kube-|cali|vxlan|dummy|virbr|lxc|tunl|sit|ip6tnl)"
 )
 
+_POD_LINK = re.compile(r"(cni|cbr|flannel|cali|cilium|weave|kube-|tunl|vxlan\.calico|antrea|ovn)")
+
 
 def parse_facts(text: str) -> HostFacts:
     """Facts out of what `FACTS` printed. Anything that a host lacks is empty or 0."""
@@ -93,6 +96,7 @@ def parse_facts(text: str) -> HostFacts:
         default_address=default,
         addresses=tuple(dict.fromkeys(str(interface.ip) for _, interface in addresses)),
         routes=tuple(dict.fromkeys(network for network, _ in routes if network != "default")),
+        pod_routes=tuple(dict.fromkeys(network for network, how in routes if _of_pods(network, how))),
         filesystems=dict(_filesystems(found.get("filesystems", ""))),
         resolv_conf=_resolv_conf(found.get("resolv", ""), found.get("resolved", "")),
         machine_id=found.get("machineid", "").strip(),
@@ -156,11 +160,18 @@ def _routes(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield str(network), attributes
 
 
+def _of_pods(network: str, attributes: Mapping[str, str]) -> bool:
+    """Whether a pod network made the route: on one of its links, or our own, which carries a number of ours."""
+    return network != "default" and (
+        attributes.get("proto") == OWN_ROUTES or _POD_LINK.match(attributes.get("dev", "")) is not None
+    )
+
+
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
     """The first value of each of the attributes that we use; of several next hops, the first counts."""
     seen: set[str] = set()
     for key, value in itertools.pairwise(words):
-        if key in ("via", "dev", "src", "metric") and key not in seen:
+        if key in ("via", "dev", "src", "metric", "proto") and key not in seen:
             seen.add(key)
             yield key, value
 

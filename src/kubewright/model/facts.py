@@ -35,6 +35,8 @@ class HostFacts:
     """All global addresses of the host's links, without prefix length."""
     routes: tuple[str, ...]
     """Destinations of the main table other than the default route, as CIDRs."""
+    pod_routes: tuple[str, ...] = ()
+    """Those of them that a pod network has made, perhaps an earlier cluster's: by their link or their mark."""
     filesystems: Mapping[str, int] = field(default_factory=dict)
     """Free bytes at `/etc`, `/var/lib`, `/usr/local` and `/tmp`."""
     resolv_conf: str = "/etc/resolv.conf"

@@ -260,7 +260,7 @@ def _networks(checks: NodeChecks, facts: HostFacts) -> Iterator[CheckFinding]:
         for part in filter(None, (text.strip() for text in subnet.split(","))):
             network = ipaddress.ip_network(part, strict=False)
             taken = [
-                route for route in (*facts.routes, address)
+                route for route in (*(one for one in facts.routes if one not in facts.pod_routes), address)
                 if route and _overlap(network, ipaddress.ip_network(route, strict=False))
             ]  # fmt: skip
             if taken:

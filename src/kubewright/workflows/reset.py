@@ -21,6 +21,7 @@ from kubewright.phases.leave import EndpointGone, EtcdMemberGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
 from kubewright.phases.reset import CleanUp
+from kubewright.phases.reset_network import OwnNetworkGone
 from kubewright.workflows.preflight import run_preflight
 from kubewright.workflows.reset_tree import STEPS
 from kubewright.workflows.tree import StepRun, run_steps
@@ -34,7 +35,6 @@ exec 2>/dev/null
 rules=$( { iptables-save; ip6tables-save; nft list ruleset; } | grep -cE 'KUBE-|kube-proxy')
 [ "${rules:-0}" -eq 0 ] || echo "rules $rules"
 [ -z "$(ipvsadm -Ln | tail -n +4)" ] || echo 'ipvs'
-[ -z "$(ip route show proto 107)" ] || echo 'routes'
 for link in cni0 flannel.1 kube-ipvs0 kube-bridge; do [ ! -e "/sys/class/net/$link" ] || echo "link $link"; done
 for home in /root /home/*; do [ ! -e "$home/.kube/config" ] || echo "kubeconfig $home/.kube/config"; done
 """
@@ -108,6 +108,7 @@ class Reset(StepRun):
             force_unmount="MNT_FORCE" in settings.unmount_flags,
         )  # fmt: skip
         await self.do(phase)
+        await self.do(OwnNetworkGone(self.node))
         for warning in phase.warnings:
             self._warn(warning)
 
@@ -171,8 +172,6 @@ async def _left(host: Host) -> list[str]:
             )
         elif kind == "ipvs":
             said.append("IPVS tables: ipvsadm --clear")
-        elif kind == "routes":
-            said.append("the routes of Kubewright's own pod network: ip route flush proto 107")
         elif kind == "link":
             said.append(f"the pod network's link {what}: ip link delete {what}")
         elif kind == "kubeconfig":

@@ -150,6 +150,23 @@ def test_default_address(routes: str, address: str) -> None:
     assert facts.default_address == address
 
 
+def test_routes_of_pod_networks_are_known_as_such() -> None:
+    head, rest = SERVER.split("@@ routes\n")
+    routes = """10.0.0.0/24 dev eth0 proto kernel scope link
+172.17.0.0/16 dev docker0 proto kernel scope link
+10.244.0.0/24 dev cni0 proto kernel scope link
+10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink
+10.244.2.0/24 via 10.0.0.12 dev eth0 proto 107
+unreachable 10.244.3.0/24 proto 107
+192.168.7.192/26 via 10.0.0.13 dev tunl0 proto bird onlink"""
+    facts = parse_facts(f"{head}@@ routes\n{routes}\n\n@@ procroutes\n{rest.split('@@ procroutes')[1]}")
+    assert facts.pod_routes == (
+        "10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24", "192.168.7.192/26",
+    )  # fmt: skip
+    assert len(facts.routes) == 7
+    assert parse_facts(SERVER).pod_routes == ()
+
+
 def test_routes_are_those_that_a_pod_network_may_overlap_p32() -> None:
     assert parse_facts(SERVER).routes == (
         "10.0.0.0/24",

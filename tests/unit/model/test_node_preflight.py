@@ -138,6 +138,11 @@ def test_several_addresses_are_warned_of_where_nobody_chose_one() -> None:
     assert found(init_checks(), several) == {}
 
 
+def test_what_a_pod_network_left_is_no_network_of_the_host() -> None:
+    routes = {"routes": ("10.0.0.0/24", "10.96.7.0/24"), "pod_routes": ("10.96.7.0/24",)}
+    assert found(init_checks(), routes) == {}
+
+
 def test_external_etcd_leaves_ports_and_directory_alone() -> None:
     """P02."""
     external = ExternalEtcd(
