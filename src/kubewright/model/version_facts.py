@@ -39,7 +39,7 @@ class VersionFacts:
     kubeadm_features: frozenset[str]
     """What was a gate once and is now always on."""
     authorization_mode_stored: bool
-    """Whether `kubeadm-config` repeats the authorization mode among the API server's arguments (until 1.28)."""
+    """Whether `kubeadm-config` repeats the authorization mode among the API server's arguments (until 1.29)."""
     cluster_status_kept: bool
     """Whether `kubeadm-config` has the key ClusterStatus (until 1.21)."""
     kubelet_api_version: str

@@ -149,6 +149,7 @@ _1_22 = replace(
 _1_23 = replace(
     _components("1.23", _1_22),
     kubeadm_feature_gates=_gates(**{_DUAL_STACK: True, _ECDSA: False, _ROOTLESS: False, _UNVERSIONED: False}),
+    kubeadm_features=frozenset({_DUAL_STACK}),
     etcd_tag="3.5.1-0",
     pause_tag="3.6",
     coredns_tag="v1.8.6",
@@ -174,6 +175,7 @@ _1_24 = replace(
 )
 _1_25 = replace(
     _components("1.25", _1_24),
+    kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED}),
     image_repository="registry.k8s.io",
     etcd_tag="3.5.4-0",
     pause_tag="3.8",
@@ -190,7 +192,6 @@ _1_26 = replace(
     _components("1.26", _1_25),
     kube_proxy_modes=("iptables", "ipvs"),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _ROOTLESS: False}),
-    kubeadm_features=frozenset({_UNVERSIONED}),
     etcd_tag="3.5.6-0",
     pause_tag="3.9",
     control_plane_taints_tolerated=(_CONTROL_PLANE,),
@@ -215,7 +216,6 @@ _1_29 = replace(
     _components("1.29", _1_28),
     kube_proxy_modes=("iptables", "ipvs", "nftables"),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _ROOTLESS: False, _LEARNER: True, _ADDONS_FIRST: False}),
-    authorization_mode_stored=False,
     etcd_tag="3.5.10-0",
     coredns_tag="v1.11.1",
     coredns_image_first=True,
@@ -228,6 +228,7 @@ _1_30 = replace(
     kubeadm_feature_gates=_gates(
         **{_ECDSA: False, _ROOTLESS: False, _LEARNER: True, _ADDONS_FIRST: False, _WAIT_ALL: False}
     ),
+    authorization_mode_stored=False,
     etcd_tag="3.5.12-0",
     bridge_filter_checked=False,
     authorization_config=True,
@@ -250,7 +251,7 @@ _1_32 = replace(
         **{_ECDSA: False, _ROOTLESS: False, _WAIT_ALL: False, _LOCAL_MODE: False, _LOCAL_SOCKET: False},
         **{_LEARNER: True},
     ),
-    kubeadm_features=frozenset({_UNVERSIONED, _LEARNER}),
+    kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED, _LEARNER}),
     etcd_tag="3.5.16-0",
     coredns_tag="v1.11.3",
     needed_programs=("ip", "iptables", "mount", "nsenter"),
@@ -273,7 +274,7 @@ _1_34 = replace(
     kubeadm_feature_gates=_gates(
         **{_ECDSA: False, _ROOTLESS: False, _WAIT_ALL: True, _LOCAL_MODE: True, _LOCAL_SOCKET: True}
     ),
-    kubeadm_features=frozenset({_UNVERSIONED, _LEARNER, _WAIT_ALL}),
+    kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED, _LEARNER, _WAIT_ALL}),
     etcd_tag="3.6.4-0",
     pause_tag="3.10.1",
     coredns_tag="v1.12.1",
@@ -284,7 +285,7 @@ _1_34 = replace(
 _1_35 = replace(
     _components("1.35", _1_34),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _LOCAL_MODE: True, _LOCAL_SOCKET: True}),
-    kubeadm_features=frozenset({_UNVERSIONED, _LEARNER, _WAIT_ALL, _LOCAL_MODE}),
+    kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED, _LEARNER, _WAIT_ALL, _LOCAL_MODE}),
     etcd_tag="3.6.6-0",
     coredns_tag="v1.13.1",
     pause_image_flag="never",
@@ -293,7 +294,7 @@ _1_35 = replace(
 _1_36 = replace(
     _components("1.36", _1_35),
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _LOCAL_SOCKET: True}),
-    kubeadm_features=frozenset({_UNVERSIONED, _LEARNER, _WAIT_ALL, _LOCAL_MODE, _LOCAL_SOCKET}),
+    kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED, _LEARNER, _WAIT_ALL, _LOCAL_MODE, _LOCAL_SOCKET}),
     etcd_tag="3.6.8-0",
     pause_tag="3.10.2",
     coredns_tag="v1.14.2",

@@ -216,6 +216,19 @@ def test_a_patch_release_may_ask_for_fewer_programs() -> None:
         assert facts_for(version).useful_programs == ("ethtool", "tc", "touch")
 
 
+def test_the_default_authorization_is_not_stored_anew_from_1_30_on() -> None:
+    """kubeadm 1.29 still repeats it in kubeadm-config."""
+    assert facts_for("v1.29.15").authorization_mode_stored
+    assert not facts_for("v1.30.0").authorization_mode_stored
+
+
+def test_a_gate_that_is_locked_cannot_be_turned_off() -> None:
+    name = "UnversionedKubeletConfigMap"
+    assert not facts_for("v1.24.0").feature(name, {name: False})
+    assert facts_for("v1.25.0").feature(name, {name: False})
+    assert facts_for("v1.23.0").feature("IPv6DualStack", {"IPv6DualStack": False})
+
+
 def test_a_patch_release_may_take_a_group_from_a_certificate() -> None:
     """Where the API server's user at the kubelets is bound by its name, and where by its group."""
     before = ("v1.32.13", "v1.33.11", "v1.34.7", "v1.35.4", "v1.36.0")

@@ -229,7 +229,7 @@ def to_stored(cc: ClusterConfiguration) -> dict[str, Any]:
     """The document under `ClusterConfiguration` in the ConfigMap `kubeadm-config`, as that version writes it.
 
     The API version is the one that the version's kubeadm writes; what that one cannot say is left out. Until
-    1.28 the API server's authorization mode is among its arguments, because kubeadm stores the configuration
+    1.29 the API server's authorization mode is among its arguments, because kubeadm stores the configuration
     after it has filled that in.
     """
     from kubewright.model.arguments import (
