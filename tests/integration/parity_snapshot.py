@@ -68,6 +68,21 @@ def snapshot(lab: Lab, machine: str) -> Snapshot:
     return _renamed(found, proxy) if proxy else found
 
 
+def joined_snapshot(lab: Lab, machine: str, control_plane: str) -> Snapshot:
+    """All files of a node that has joined, and its Node, read on the machine `control_plane`; without what follows
+    from the order in which nodes joined."""
+    words = {str(lab.machine(machine).plan.address): "ADDRESS", machine: "NODE"}
+    node = json.loads(on(lab, control_plane, f"{KUBECTL} get node {machine} -o json"))
+    for name in ("podCIDR", "podCIDRs"):
+        node["spec"].pop(name, None)
+    found = _files(lab, machine, words) | {"Node": _parsed(_without_chance(node), words)}
+    etcd = found.get("/etc/kubernetes/manifests/etcd.yaml")
+    if etcd:
+        command = etcd["content"]["spec"]["containers"][0]["command"]
+        command[:] = [word for word in command if not word.startswith("--initial-cluster=")]
+    return found
+
+
 def _is_proxy_token(obj: Mapping[str, Any]) -> bool:
     """Whether this is the bootstrap token, random on both sides, whose expiry takes kubeadm-certs with it."""
     return str(obj.get("data", {}).get("description", "")).startswith("Proxy for managing TTL")

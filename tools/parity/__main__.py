@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 from tools.parity.compare import Comparison, compare
-from tools.parity.differences import DIFFERENCES
 from tools.parity.reasons import REASONS
 from tools.parity.report import page
 from tools.parity.tree import Tree, dump, kubeadm_tree, load, our_tree
@@ -47,7 +46,7 @@ def written() -> tuple[str, tuple[str, ...]]:
     theirs = stored_tree()
     visible = {path for path in our_tree(cli, hidden=False) if path and path not in theirs}
     tops = sorted(path for path in visible if path.rpartition(" ")[0] not in visible)
-    return page(comparison, tops, DIFFERENCES), comparison.faults
+    return page(comparison, tops), comparison.faults
 
 
 def main(words: list[str]) -> None:

@@ -24,14 +24,16 @@ class Difference:
         return re.fullmatch(self.pattern, line) is not None
 
 
+_EMPTY = Difference(
+    "/etc/kubernetes/manifests/*.yaml",
+    "`metadata.creationTimestamp: null` and `status: {}` are missing",
+    "Go's types write them although nobody has said them; the kubelet reads both files alike",
+    r"/etc/kubernetes/manifests/[a-z-]+\.yaml at content\."
+    r"(metadata\.creationTimestamp: null|status: \{\}) -> nothing",
+)
+
 DIFFERENCES: tuple[Difference, ...] = (
-    Difference(
-        "/etc/kubernetes/manifests/*.yaml",
-        "`metadata.creationTimestamp: null` and `status: {}` are missing",
-        "Go's types write them although nobody has said them; the kubelet reads both files alike",
-        r"/etc/kubernetes/manifests/[a-z-]+\.yaml at content\."
-        r"(metadata\.creationTimestamp: null|status: \{\}) -> nothing",
-    ),
+    _EMPTY,
     Difference(
         "/etc/kubernetes/*.conf",
         "with the feature gate `PublicKeysECDSA`, the keys in them are ECDSA keys, too; so is the one with which "
@@ -42,3 +44,23 @@ DIFFERENCES: tuple[Difference, ...] = (
         r"content)\..*\bRSA 2048\b.* -> .*\bECDSA secp256r1\b.*",
     ),
 )
+"""Between control planes that `init` made."""
+
+JOINED: tuple[Difference, ...] = (
+    _EMPTY,
+    Difference(
+        "/etc/kubernetes/pki/**/*ca.crt",
+        "the authorities' certificates that a control plane downloads can be read by everybody",
+        "they are no secret, and `init` of both tools writes them so; kubeadm 1.20 gives all that it downloads "
+        "the mode of a key",
+        r'/etc/kubernetes/pki/(etcd/|front-proxy-)?ca\.crt at mode: "600" -> "644"',
+    ),
+    Difference(
+        "/etc/kubernetes/manifests",
+        "it is there on a worker, too",
+        "a kubelet that does not find it when it starts looks for it again, up to 20 s apart; Kubernetes' own "
+        "packages of the kubelet bring it along",
+        r'/etc/kubernetes/manifests: nothing -> \{"mode": "700", "owner": "0:0"\}',
+    ),
+)
+"""Between nodes that joined the same cluster."""

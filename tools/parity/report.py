@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tools.parity.compare import Comparison, Row
-from tools.parity.differences import Difference
+from tools.parity.differences import DIFFERENCES, JOINED, Difference
 
 INTRODUCTION = """\
 # What of kubeadm is there
@@ -25,6 +25,10 @@ domain and port; image repository) both tools initialise a machine. Everything b
 compared without what is random or a time, and without what controllers derive from them. These are all the
 differences that there are:"""
 
+JOINS = """\
+On one cluster each tool joins a worker and a control plane. Between their files and Nodes there is, besides the
+order of etcd's members:"""
+
 LIMITS = """\
 ## Kubeadm on clusters of `kubewright apply`
 
@@ -34,7 +38,7 @@ in `--ignore-preflight-errors`, and leave out kubeadm's own phase `addon coredns
 """
 
 
-def page(comparison: Comparison, more_commands: Sequence[str], differences: Sequence[Difference]) -> str:
+def page(comparison: Comparison, more_commands: Sequence[str]) -> str:
     """The whole page, in Markdown."""
     return "\n".join(
         [
@@ -42,7 +46,7 @@ def page(comparison: Comparison, more_commands: Sequence[str], differences: Sequ
             *_summary(comparison),
             *_commands(comparison),
             *_more(more_commands),
-            *_files(differences),
+            *_files(),
         ]
     )
 
@@ -99,13 +103,21 @@ def _more(commands: Sequence[str]) -> Iterator[str]:
     yield ""
 
 
-def _files(differences: Sequence[Difference]) -> Iterator[str]:
+def _files() -> Iterator[str]:
     yield "## Files and objects"
     yield ""
     yield FILES
     yield ""
+    yield from _table(DIFFERENCES)
+    yield ""
+    yield JOINS
+    yield ""
+    yield from _table(JOINED)
+    yield ""
+
+
+def _table(differences: Sequence[Difference]) -> Iterator[str]:
     yield "| where | what | why |"
     yield "| --- | --- | --- |"
-    for difference in differences:
-        yield f"| `{difference.where}` | {difference.what} | {difference.why} |"
-    yield ""
+    for item in differences:
+        yield f"| `{item.where}` | {item.what} | {item.why} |"
