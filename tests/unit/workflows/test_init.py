@@ -71,7 +71,7 @@ class Machine(MemoryHost):
 def node(host: MemoryHost | None = None, name: str = "cp1", *, resolv_conf: str = "/etc/resolv.conf") -> Node:
     facts = HostFacts(
         "cp1", "debian", "12", "", "amd64", "", 2, 4 << 30, 0, True, "systemd", 2, 0, "192.0.2.1",
-        ("192.0.2.1",), (), {}, resolv_conf,
+        ("192.0.2.1",), (), resolv_conf=resolv_conf,
     )  # fmt: skip
     spec = HostSpec(name=name, address="192.0.2.1", roles=[Role.CONTROL_PLANE])
     return Node(spec, host or Machine(), facts, "192.0.2.1")
