@@ -65,7 +65,7 @@ def full(api_version: str) -> list[dict[str, Any]]:
             }
         },
         "dns": {"imageRepository": "registry.example.org/dns", "imageTag": "v1.9.0"},
-        "featureGates": {"RootlessControlPlane": True} if api_version != "v1beta2" else {"PublicKeysECDSA": True},
+        "featureGates": {"RootlessControlPlane": False} if api_version != "v1beta2" else {"PublicKeysECDSA": True},
     }  # fmt: skip
     join: dict[str, Any] = {
         "caCertPath": "/etc/pki/ca.crt",

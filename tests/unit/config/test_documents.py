@@ -297,6 +297,25 @@ def test_a_version_without_a_row_is_refused_at_its_place() -> None:
     assert error.exit_code is ExitCode.VERSION_UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    ("version", "gate", "usual"),
+    [
+        ("v1.22.0", "RootlessControlPlane", False),
+        ("v1.31.0", "RootlessControlPlane", False),
+        ("v1.23.0", "UnversionedKubeletConfigMap", False),
+        ("v1.24.0", "UnversionedKubeletConfigMap", True),
+    ],
+)
+def test_a_gate_whose_effect_nothing_here_has_is_refused(version: str, gate: str, usual: bool) -> None:
+    def stated(on: bool) -> dict[str, Any]:
+        return kind("ClusterConfiguration", kubernetesVersion=version, featureGates={gate: on})
+
+    error = findings(stated(not usual))
+    assert f"ClusterConfiguration.featureGates.{gate}: " in error.message
+    assert "is not supported yet" in error.message
+    assert read(stated(usual)).cluster is not None
+
+
 def test_empty_text_is_not_said_and_an_empty_argument_is() -> None:
     documents = read(kind("ClusterConfiguration", imageRepository="", scheduler={"extraArgs": {"x": ""}}))
     assert documents.cluster is not None

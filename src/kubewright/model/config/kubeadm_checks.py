@@ -28,6 +28,12 @@ _LARGEST_SERVICE_PREFIX = 12
 _MOST_NODE_BITS = 16
 """kube-controller-manager refuses a node mask that is more than 16 bits longer than the pod subnet's."""
 NODE_MASK_FLAG = "node-cidr-mask-size"
+_NOT_FOLLOWED = {
+    "RootlessControlPlane": "a control plane that does not run as root is not supported yet",
+    "UnversionedKubeletConfigMap": "another name for the kubelet's ConfigMap than the version's own is not "
+    "supported yet",
+}
+"""Gates of kubeadm with another effect than by default that nothing here has: refused rather than passed over."""
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
@@ -46,6 +52,8 @@ def cluster_findings(cc: ClusterConfiguration, facts: VersionFacts) -> list[Find
             findings.append(Finding(("featureGates", gate), f"kubeadm has no such feature gate{meant}"))
         elif gate == "IPv6DualStack" and on:
             findings.append(Finding(("featureGates", gate), "dual-stack clusters are not supported yet"))
+        elif gate in _NOT_FOLLOWED and on != facts.kubeadm_feature_gates[gate]:
+            findings.append(Finding(("featureGates", gate), _NOT_FOLLOWED[gate], hint="leave it out"))
     for name in ("api_server", "controller_manager", "scheduler"):
         volumes = [volume.name for volume in getattr(cc, name).extra_volumes]
         field = ClusterConfiguration.model_fields[name].alias or name
