@@ -35,7 +35,7 @@ what came with a patch release stands apart. No other place in the code asks for
     release, whole, and parts of 1.21.4, 1.22.6, 1.23.15, 1.24.14, 1.26.7, 1.27.7, 1.28.6, 1.29.6, 1.30.7, 1.31.11
     and 1.32.10: the constants, feature gates, defaults and kinds, images, certificates, etcd's Pod, what all
     static Pods share, arguments and preflight. `source of 1.20 and 1.22`: it came with one of the two versions
-    after 1.20, and with which one was not checked.
+    after 1.20, and in kubeadm's sources it was not checked with which one.
   - `#NUMBER`: in the description of the change in Kubernetes' repository, with its date and the branches that
     took it.
   - `KEP-NUMBER`: in the milestones of the enhancement proposal.

@@ -95,14 +95,15 @@ _CHECKED: Mapping[str, Mapping[str, str]] = {
     "1.21": {
         "kubeadm_feature_gates": FILE, "discovery_api_version": "KEP-752", "policy_api_version": "KEP-85",
         "coredns_folder": FILE, "control_plane_labels": FILE, "kubelet_config_map": FILE,
-        "kubelet_config_role": FILE, "pause_image_flag": BETWEEN, "dns_service_name": BETWEEN,
+        "kubelet_config_role": FILE, "cgroup_driver": f"{FILE}, #99471", "pause_image_flag": "#99476",
+        "dns_service_name": BETWEEN,
     },
     "1.22": {
         "kubeadm_api_versions": f"{FILE}, #101129", "kubeadm_feature_gates": FILE,
         "cluster_status_kept": f"{FILE}, #101915, KEP-2506", "kubelet_config_map": FILE,
-        "kubelet_config_role": FILE, "cgroup_driver": BETWEEN, "api_server_insecure_port_flag": f"{FILE}, #102121",
+        "kubelet_config_role": FILE, "api_server_insecure_port_flag": f"{FILE}, #102121",
         "static_pod_seccomp": FILE, "etcd_ephemeral_storage": f"{FILE}, #102673",
-        "dns_reads_endpoint_slices": BETWEEN, "kube_proxy_tolerates_critical": f"{FILE}, #101966",
+        "dns_reads_endpoint_slices": "#102466", "kube_proxy_tolerates_critical": f"{FILE}, #101966",
     },
     "1.23": {
         "kubeadm_feature_gates": FILE, "kubeadm_features": FILE, "kubelet_config_map": FILE,

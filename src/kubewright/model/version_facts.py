@@ -90,7 +90,7 @@ class VersionFacts:
     """When the kubelet is given `--pod-infra-container-image`: where the image is not the version's own (our
     choice, until 1.20; kubeadm names none to a remote runtime), always (until 1.34), never (1.35 removed it)."""
     cgroup_driver: str
-    """The kubelet's cgroup driver where nobody says one; empty for the kubelet's own default (until 1.21)."""
+    """A new cluster's cgroup driver where nobody says one; empty for the kubelet's own default (until 1.20)."""
     super_admin: bool
     """Whether only `super-admin.conf` is in system:masters, `admin.conf` in a group of kubeadm's (from 1.29).
 

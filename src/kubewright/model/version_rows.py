@@ -126,6 +126,7 @@ _1_21 = replace(
     control_plane_labels=(_MASTER, _CONTROL_PLANE, _NO_LOAD_BALANCER),
     kubelet_config_map="kubelet-config-1.21",
     kubelet_config_role="kubeadm:kubelet-config-1.21",
+    cgroup_driver="systemd",
     pause_image_flag="always",
     dns_service_name="CoreDNS",
 )
@@ -139,7 +140,6 @@ _1_22 = replace(
     coredns_tag="v1.8.4",
     kubelet_config_map="kubelet-config-1.22",
     kubelet_config_role="kubeadm:kubelet-config-1.22",
-    cgroup_driver="systemd",
     api_server_insecure_port_flag=False,
     static_pod_seccomp=True,
     etcd_ephemeral_storage=False,

@@ -73,7 +73,10 @@ class InitDesired:
         """The KubeletConfiguration that goes into the cluster."""
         found = self.node.facts.resolv_conf
         return kubelet_document(
-            self.settings.kubelet, self.settings.cluster, resolv_conf="" if found == RESOLV_CONF else found
+            self.settings.kubelet,
+            self.settings.cluster,
+            resolv_conf="" if found == RESOLV_CONF else found,
+            cgroup_driver=self.settings.cgroup_driver,
         )
 
     def kubelet_files(self) -> list[FileWrite]:

@@ -98,6 +98,8 @@ class InitSettings:
     """Where keys and signing requests are written in place of certificates; empty for certificates."""
     address_is_chosen: bool = False
     """Whether the user named the address that is advertised."""
+    cgroup_driver: str | None = None
+    """What the kubelets of a cluster that is there already use, which no upgrade changes; None for a new one."""
 
 
 def refuse_mixed(said: Mapping[str, Any]) -> None:

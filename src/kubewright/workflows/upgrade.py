@@ -261,6 +261,7 @@ async def _in_the_cluster(run: UpgradeRun) -> None:
         run.options.patches,
         kubeconfig=run.options.kubeconfig,
         proxy_env=model.proxy_environment(api_server),
+        cgroup_driver=kubelet.document.get("cgroupDriver") or "",
     )
     async with Init(run.node, settings, run.events, dry=run.dry, alone=True) as init:
         await init.upload_kubeadm()

@@ -222,6 +222,12 @@ def test_the_default_authorization_is_not_stored_anew_from_1_30_on() -> None:
     assert not facts_for("v1.30.0").authorization_mode_stored
 
 
+def test_new_clusters_have_the_systemd_driver_from_1_21_on() -> None:
+    """kubeadm 1.21 sets it in `init` alone (k/k #99471)."""
+    assert facts_for("v1.20.15").cgroup_driver == ""
+    assert facts_for("v1.21.0").cgroup_driver == facts_for("v1.22.0").cgroup_driver == "systemd"
+
+
 def test_a_gate_that_is_locked_cannot_be_turned_off() -> None:
     name = "UnversionedKubeletConfigMap"
     assert not facts_for("v1.24.0").feature(name, {name: False})

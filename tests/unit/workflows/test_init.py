@@ -275,6 +275,23 @@ async def test_the_kubelets_files_are_kubeadms() -> None:
     assert elsewhere.kubelet_config()["resolvConf"] == "/run/systemd/resolve/resolv.conf"
 
 
+@pytest.mark.parametrize(
+    ("version", "used", "written"),
+    [
+        ("v1.20.2", None, None), ("v1.20.2", "", None), ("v1.20.2", "systemd", "systemd"),
+        ("v1.21.0", None, "systemd"), ("v1.21.0", "", None),
+        ("v1.22.0", None, "systemd"), ("v1.22.0", "cgroupfs", "cgroupfs"),
+    ],
+)  # fmt: skip
+async def test_an_upgrade_leaves_the_kubelets_their_cgroup_driver(
+    version: str, used: str | None, written: str | None
+) -> None:
+    found = replace(await settings(kubernetes_version=version), cgroup_driver=used)
+    assert InitDesired(found, node()).kubelet_config().get("cgroupDriver") == written
+    said = replace(found, kubelet={"cgroupDriver": "cgroupfs"})
+    assert InitDesired(said, node()).kubelet_config()["cgroupDriver"] == "cgroupfs"
+
+
 async def test_newer_versions_keep_the_socket_in_a_file_of_the_node() -> None:
     instance, config, flags = (await desired(kubernetes_version="v1.35.0", feature_gates={})).kubelet_files()
     assert (

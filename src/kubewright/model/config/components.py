@@ -48,10 +48,17 @@ def kubelet_configuration(
     return kubelet_document(base | said, cc, resolv_conf=resolv_conf)
 
 
-def kubelet_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, resolv_conf: str = "") -> Object:
+def kubelet_document(
+    user: Mapping[str, Any],
+    cc: ClusterConfiguration,
+    *,
+    resolv_conf: str = "",
+    cgroup_driver: str | None = None,
+) -> Object:
     """kubeadm's KubeletConfiguration for a cluster, under the user's fields, which have been checked before.
 
-    `resolv_conf` is named in it where it is not empty.
+    `resolv_conf` is named in it where it is not empty. `cgroup_driver` is that of a cluster that has kubelets,
+    empty for their own default; None for what the version gives a new cluster.
     """
     facts = facts_for(cc.kubernetes_version)
     defaults = _over(
@@ -73,8 +80,9 @@ def kubelet_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, resol
             "staticPodPath": "/etc/kubernetes/manifests",
         },
     )
-    if facts.cgroup_driver:
-        defaults["cgroupDriver"] = facts.cgroup_driver
+    driver = facts.cgroup_driver if cgroup_driver is None else cgroup_driver
+    if driver:
+        defaults["cgroupDriver"] = driver
     if resolv_conf:
         defaults["resolvConf"] = resolv_conf
     return _merged(defaults, user, facts.kubelet_fields)
