@@ -231,8 +231,9 @@ class NewEtcdMember(Phase):
         ]
         # 0700: etcd 3.4.10 and newer refuse a directory that others can read.
         await self._node.host.shell('[ -d "$1" ] || mkdir -p -m 700 "$1"', self._data_dir)
-        if await self._node.host.stat_files([self._path], digest=False):
-            return  # an earlier run's: the members of that moment stand in it, and those of now do not matter
+        kept = [self._path, f"{self._data_dir}/member"]
+        if len(await self._node.host.stat_files(kept, digest=False)) == len(kept):
+            return  # an earlier run's: with data, nobody reads the members in it, which may be others by now
         pods = StaticPods(self._node, {manifests.ETCD: self._pod(named)})
         await pods.act(await pods.look(), activity)
 

@@ -150,10 +150,13 @@ class EtcdMemberGone(Phase):
         """This node's member, None where it need not leave, and why it cannot."""
         members = await etcd.sync()
         mine = next((one for one in members if set(one.peer_urls) & set(self._peers)), None)
-        if mine is None or len(members) == 1:
-            return None, ""
         voters = [one for one in members if not one.is_learner]
-        others = [one for one in voters if one.id != mine.id]
+        others = [one for one in voters if mine is None or one.id != mine.id]
+        if mine is None or not others:
+            return (
+                None,
+                "",
+            )  # etcd never lets its last voter go, and a learner that is left is none without it
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_health(etcd, one)) for one in others]
         healthy = sum(not task.result() for task in tasks)

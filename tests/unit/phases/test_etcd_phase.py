@@ -48,8 +48,12 @@ class Gateway:
     starts: bool = True
     not_yet: int = 0
     """How often a promotion is refused first."""
+    ill: tuple[str, ...] = ()
+    """The addresses of members that do not serve."""
 
     async def answer(self, request: web.Request) -> web.Response:
+        if request.path == "/health":
+            return web.json_response({"health": str(request.host.partition(":")[0] not in self.ill).lower()})
         body = await request.json() if request.can_read_body else {}
         action = request.path.removeprefix("/v3/cluster/member/")
         self.asked.append(action)
@@ -185,6 +189,15 @@ async def test_one_whose_data_is_gone_is_a_new_one(machine: Machine) -> None:
     )
     await member(machine).run(Events())
     assert machine.gateway.mine["ID"] == "2"
+
+
+async def test_a_new_one_starts_with_the_members_of_now(machine: Machine) -> None:
+    """The manifest of a member whose data is gone names those that were there when it joined."""
+    machine.gateway.starts = False
+    await machine.write_files([FileWrite(MANIFEST, b"cp2 alone")])
+    machine.gateway.starts = True
+    await member(machine, start_deadline=2).run(Events())
+    assert "cp1=https://192.0.2.1:2380" in machine.files[MANIFEST].data.decode()
 
 
 async def test_data_of_another_cluster_is_not_touched(machine: Machine) -> None:
