@@ -44,11 +44,18 @@ class PhasedCommand(click.Group):
         return [param for param in super().get_params(ctx) if not isinstance(param, PhaseOption)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Options and arguments in any order, as for a plain command, unless the first word is `phase`."""
-        if args[:1] == ["phase"]:
-            ctx.args = args
+        """Options and arguments in any order, as for a plain command, unless the first word is `phase`.
+
+        Options before that word are the phase's, as with kubeadm: `init --config FILE phase certs all` makes
+        certificates, and no cluster.
+        """
+        before = _options_before(args, self.get_params(ctx))
+        if args[before : before + 1] == ["phase"]:
+            ctx.args = [*args[before:], *args[:before]]
             ctx.invoked_subcommand = "phase"
             return args
+        # A group's own way with words that are left over is to take them for a subcommand.
+        ctx.allow_extra_args = False
         ctx.allow_interspersed_args = True
         return click.Command.parse_args(self, ctx, args)
 
@@ -78,6 +85,18 @@ class PhasedCommand(click.Group):
             aliases=_aliases(self.steps),
             help=f"Run one phase of `{self.name}` alone.",
         )
+
+
+def _options_before(args: list[str], params: Sequence[click.Parameter]) -> int:
+    """How many words stand before the first that is neither an option nor its value; 0 where they are wrong."""
+    options = [param for param in params if isinstance(param, click.Option)]
+    command = click.Command("", params=list(options), add_help_option=False)
+    context = click.Context(command, allow_extra_args=True, allow_interspersed_args=False)
+    try:
+        _, rest, _ = command.make_parser(context).parse_args(list(args))
+    except click.UsageError:
+        return 0
+    return len(args) - len(rest)
 
 
 class _PhaseGroup(LazyGroup):

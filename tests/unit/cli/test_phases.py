@@ -71,6 +71,19 @@ def test_the_command_itself() -> None:
     assert given["node"] == NodeOptions()
 
 
+@pytest.mark.parametrize(
+    "words", [["extra", "more"], ["10.0.0.1:6443", "extra"], ["10.0.0.1:6443", "phase", "certs", "ca"]]
+)
+def test_a_word_too_many_runs_nothing(words: list[str]) -> None:
+    assert "unexpected extra argument" in refused(*words).output
+
+
+def test_options_before_the_word_phase_are_the_phases() -> None:
+    given = call("--cert-dir", "/x", "--dry-run", "phase", "certs", "ca")
+    assert (given["only"], given["cert_dir"], given["node"].dry_run) == ("certs/ca", "/x", True)
+    assert "No such option" in refused("--flag", "phase", "certs", "ca").output
+
+
 def test_one_phase_with_its_own_options_and_the_others_defaults() -> None:
     given = call("phase", "certs", "ca", "--cert-dir", "/x", "--dry-run", "--host", "root@h:2222")
     assert given["only"] == "certs/ca"
