@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kubewright.clients.objects import ObjectClient
 from kubewright.clients.server import Server
-from kubewright.errors import ApiError, KubewrightError
+from kubewright.errors import KubewrightError
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.model import kubeconfig
@@ -85,7 +85,7 @@ class Reset(StepRun):
             async with self._api(self.node.host) as kube:
                 if kube is not None:
                     await self.do(EndpointGone(self.node, kube, installed.node_name or self.node.name))
-        except ApiError as error:
+        except KubewrightError as error:  # its kubeconfig may be damaged, too
             self._warn(f"kubeadm-config keeps this node's endpoint: {error.message}")
 
     async def remove_etcd_member(self) -> None:
