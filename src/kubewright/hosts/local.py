@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
@@ -117,8 +118,11 @@ class LocalHost(ShellHost):
         forbidden = []
         for path in self._absolute(paths):
             try:
-                if Path(path).is_file():
+                # Not `is_file`, which from Python 3.14 on also says no where we may not look.
+                if stat.S_ISREG(Path(path).stat().st_mode):
                     found[path] = Path(path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             except OSError:
                 forbidden.append(path)  # by root's eyes then, and with an error that says what is wrong
         return found | (await super().read_files(forbidden) if forbidden else {})

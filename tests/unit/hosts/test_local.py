@@ -352,3 +352,21 @@ async def test_what_we_may_read_needs_no_sudo(tmp_path: Path, monkeypatch: pytes
     host = LocalHost()
     monkeypatch.setattr(host, "_spawn", None)
     assert await host.read_files([str(ours), str(nothing), str(tmp_path)]) == {str(ours): b"x"}
+
+
+async def test_what_we_may_not_look_at_is_read_by_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own question whether there is a file says no from 3.14 on where it may not look."""
+    secret, host = tmp_path / "secret", LocalHost()
+    secret.write_bytes(b"x")
+    stat = Path.stat
+
+    def forbidden(path: Path, *args: object, **options: bool) -> os.stat_result:
+        if path == secret:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    assert await host.read_files([str(secret)]) == {str(secret): b"x"}
