@@ -21,8 +21,10 @@ from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
 
-# Containers as lines of Pod and id, then tasks as lines of id, process and state.
+# Containers as lines of Pod and id, then tasks as lines of id, process and state. Another runtime than containerd
+# is not asked: its old Pods are not waited for.
 _CONTAINERS = r"""
+command -v ctr >/dev/null || exit 0
 for name; do
   ctr -n k8s.io containers ls -q \
     "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$name" |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.unit.phases.test_pki_phases import FACTS, SPEC
 from kubewright.events import Event, Events
 from kubewright.hosts import Completed, FileWrite
 from kubewright.model import kubeconfig
-from kubewright.phases.controlplane import StaticPods, same_pod
+from kubewright.phases.controlplane import _CONTAINERS, StaticPods, same_pod
 from kubewright.phases.local_kubeconfig import LocalKubeconfig
 from kubewright.phases.node import Node
 from kubewright.phases.prepare import CONTAINERD_CONFIG, Runtime, without_passwords
@@ -68,6 +69,13 @@ async def test_a_manifest_that_only_looks_otherwise_is_not_waited_for() -> None:
     host.files[MANIFEST] = FileWrite(MANIFEST, b"# mine\n" + host.files[MANIFEST].data, 0o600)
     await static_pods(host, "one").run(Events())
     assert host.commands == []
+
+
+def test_a_host_without_containerd_is_not_asked_for_its_containers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", _CONTAINERS, "sh", "etcd"], env={"PATH": str(tmp_path)}, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_what_is_null_or_empty_is_not_said() -> None:
