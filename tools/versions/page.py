@@ -37,7 +37,8 @@ what came with a patch release stands apart. No other place in the code asks for
     static Pods share, arguments and preflight. `source of 1.20 and 1.22`: it came with one of the two versions
     after 1.20, and in kubeadm's sources it was not checked with which one.
   - `#NUMBER`: in the description of the change in Kubernetes' repository, with its date and the branches that
-    took it.
+    took it, and in the release notes of that version. What the notes of 1.21 to 1.37 say of kubeadm was read
+    through for changes that the table lacked.
   - `KEP-NUMBER`: in the milestones of the enhancement proposal.
   - `images`: against minikube's table of what `kubeadm config images list` prints, for each patch release from
     1.20.0 to 1.36.3 and for 1.37.0-rc.0.
@@ -54,7 +55,7 @@ What the versions render is kept in files under `tests/unit/golden` and was revi
   arguments, the kubelet's flags, the add-ons and the permissions, where the sources of just these versions were
   not at hand;
 - v{newest}.0 against the published types just before the release, the DNS add-on's source as it is from 1.34 on,
-  and the descriptions of changes for the rest.
+  and the descriptions of changes and release notes for the rest.
 
 "Where" is a path in Kubernetes' repository; kubeadm is below `cmd/kubeadm`.
 

@@ -32,6 +32,7 @@ SOURCES: Mapping[str, str] = {
     "kube_proxy_api_version": _PROXY_TYPES,
     "kube_proxy_fields": _PROXY_TYPES,
     "kube_proxy_unset": _PROXY_TYPES,
+    "kube_proxy_mode": f"{_APP}/componentconfigs/kubeproxy.go",
     "kube_proxy_modes": _PROXY_TYPES,
     "detect_local_modes": _PROXY_TYPES,
     "csr_api_version": "pkg/apis/certificates",
@@ -52,6 +53,7 @@ SOURCES: Mapping[str, str] = {
     "cri_socket_is_url": _CONSTANTS,
     "pause_image_flag": _KUBELET_FLAGS,
     "cgroup_driver": f"{_APP}/componentconfigs/kubelet.go",
+    "resolv_conf_shared": f"{_APP}/componentconfigs/kubelet.go",
     "super_admin": f"{_APP}/phases/certs/certlist.go",
     "kubelet_client_bound": f"{_APP}/phases/bootstraptoken/node/tlsbootstrap.go",
     "token_secrets": "pkg/features/kube_features.go",
@@ -69,6 +71,7 @@ SOURCES: Mapping[str, str] = {
     "static_pod_seccomp": _STATIC_POD,
     "static_pod_priority": _STATIC_POD,
     "probe_port": _STATIC_POD,
+    "flex_volumes": _VOLUMES,
     "ca_dirs": _VOLUMES,
     "scheduler_probes": _MANIFESTS,
     "etcd_probes": _ETCD,
@@ -119,7 +122,7 @@ _CHECKED: Mapping[str, Mapping[str, str]] = {
     },
     "1.25": {
         "kubeadm_features": "#110327", "image_repository": f"{FILE}, #109938",
-        "control_plane_taints": "#107533, KEP-2067", "etcd_probes": f"{FILE}, #110744",
+        "control_plane_taints": "#110095, KEP-2067", "etcd_probes": f"{FILE}, #110744",
         "etcd_flags": f"{FILE}, #111383", "etcd_older_flags": f"{FILE}, #111383", "dns_anti_affinity": "#110593",
     },
     "1.26": {
@@ -142,7 +145,8 @@ _CHECKED: Mapping[str, Mapping[str, str]] = {
     },
     "1.31": {
         "kubeadm_api_versions": f"{FILE}, #125029", "kubeadm_feature_gates": FILE,
-        "cgroup_v1": f"{TYPES}, KEP-4569", "ca_dirs": "#124361", "etcd_probes": f"{FILE}, #124465",
+        "cgroup_v1": f"{TYPES}, KEP-4569", "ca_dirs": "#124361",
+        "resolv_conf_shared": "#124038", "etcd_probes": f"{FILE}, #124465",
     },
     "1.32": {
         "kubeadm_feature_gates": FILE, "kubeadm_features": FILE, "needed_programs": f"{FILE}, #126953",
@@ -161,10 +165,12 @@ _CHECKED: Mapping[str, Mapping[str, str]] = {
         "cgroup_v1": f"{TYPES}, KEP-5573",
     },
     "1.36": {
-        "kubeadm_feature_gates": "#135773", "kubeadm_features": "#135742", "extra_args_last": "#135400",
+        "flex_volumes": "#136423", "kubeadm_feature_gates": "#135773",
+        "kubeadm_features": "#135742", "extra_args_last": "#135400",
         "etcd_older_flags": "#135701",
     },
     "1.37": {
+        "kube_proxy_mode": "#139777",
         "kubeadm_api_versions": "#136016", "kubeadm_feature_gates": "#136016, #138645",
         "kubelet_client_bound": "#138957",
     },

@@ -121,7 +121,7 @@ def static_pods(
             [
                 *shared,
                 _kubeconfig_mount(CONTROLLER_MANAGER),
-                _Mount("flexvolume-dir", flex, flex, False, _DIRECTORY),
+                *([_Mount("flexvolume-dir", flex, flex, False, _DIRECTORY)] if facts.flex_volumes else []),
                 *_extra(cluster.controller_manager.extra_volumes),
             ],
             facts,

@@ -50,6 +50,8 @@ class VersionFacts:
     kube_proxy_api_version: str
     kube_proxy_fields: Shape
     kube_proxy_unset: Mapping[str, Any]
+    kube_proxy_mode: str
+    """The mode that is written where nobody says one; empty for kube-proxy's own default (until 1.36)."""
     kube_proxy_modes: tuple[str, ...]
     detect_local_modes: tuple[str, ...]
     """How kube-proxy may be told which traffic is a pod's: its `detectLocalMode`."""
@@ -91,6 +93,8 @@ class VersionFacts:
     choice, until 1.20; kubeadm names none to a remote runtime), always (until 1.34), never (1.35 removed it)."""
     cgroup_driver: str
     """A new cluster's cgroup driver where nobody says one; empty for the kubelet's own default (until 1.20)."""
+    resolv_conf_shared: bool
+    """Whether the kubelets' ConfigMap names the first control plane's resolv.conf (until 1.30)."""
     super_admin: bool
     """Whether only `super-admin.conf` is in system:masters, `admin.conf` in a group of kubeadm's (from 1.29).
 
@@ -132,6 +136,8 @@ class VersionFacts:
     """The number that their priority class stands for, where it is written beside it."""
     probe_port: str
     """The name of the container port that the probes use; empty where they name a number (until 1.33)."""
+    flex_volumes: bool
+    """Whether kube-controller-manager has the directory of the flex volumes' plugins (until 1.35)."""
     ca_dirs: tuple[str, ...]
     """Where links in /etc/ssl/certs may lead: each of these that the host has is mounted beside it."""
     scheduler_probes: ProbePaths

@@ -63,6 +63,7 @@ _1_20 = VersionFacts(
     kube_proxy_api_version="kubeproxy.config.k8s.io/v1alpha1",
     kube_proxy_fields=fields.KUBE_PROXY_V1ALPHA1_1_20,
     kube_proxy_unset=fields.KUBE_PROXY_UNSET_1_20,
+    kube_proxy_mode="",
     kube_proxy_modes=("iptables", "ipvs", "userspace"),
     detect_local_modes=("ClusterCIDR", "NodeCIDR"),
     csr_api_version="certificates.k8s.io/v1",
@@ -83,6 +84,7 @@ _1_20 = VersionFacts(
     cri_socket_is_url=False,
     pause_image_flag="custom",
     cgroup_driver="",
+    resolv_conf_shared=True,
     super_admin=False,
     kubelet_client_bound=False,
     token_secrets=True,
@@ -100,6 +102,7 @@ _1_20 = VersionFacts(
     static_pod_seccomp=False,
     static_pod_priority=None,
     probe_port="",
+    flex_volumes=True,
     ca_dirs=("/etc/pki", *_CA_DIRS),
     scheduler_probes=ProbePaths(live="/healthz", startup="/healthz"),
     etcd_probes=ProbePaths(live="/health", startup="/health"),
@@ -243,6 +246,7 @@ _1_31 = replace(
     pause_tag="3.10",
     cgroup_v1="maintained",
     ca_dirs=("/etc/pki/ca-trust", "/etc/pki/tls/certs", *_CA_DIRS),
+    resolv_conf_shared=False,
     etcd_probes=ProbePaths(live="/livez", startup="/readyz", ready="/readyz"),
 )
 _1_32 = replace(
@@ -293,6 +297,7 @@ _1_35 = replace(
 )
 _1_36 = replace(
     _components("1.36", _1_35),
+    flex_volumes=False,
     kubeadm_feature_gates=_gates(**{_ECDSA: False, _LOCAL_SOCKET: True}),
     kubeadm_features=frozenset({_DUAL_STACK, _UNVERSIONED, _LEARNER, _WAIT_ALL, _LOCAL_MODE, _LOCAL_SOCKET}),
     etcd_tag="3.6.8-0",
@@ -303,6 +308,7 @@ _1_36 = replace(
 )
 _1_37 = replace(
     _components("1.37", _1_36),
+    kube_proxy_mode="iptables",
     kubeadm_api_versions=(_V1BETA4,),
     kubeadm_feature_gates=_gates(),
     etcd_tag="3.7.0-0",

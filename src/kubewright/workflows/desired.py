@@ -94,8 +94,9 @@ class Desired:
     # -- files ------------------------------------------------------------------------------------------------
 
     def kubelet_config(self, first: Node) -> dict[str, Any]:
-        """The KubeletConfiguration that goes into the cluster, with the first control plane's resolv.conf."""
-        return kubelet_configuration(self.spec, self.cluster, resolv_conf=first.facts.resolv_conf)
+        """The KubeletConfiguration that goes into the cluster, until 1.30 with the first host's resolv.conf."""
+        resolv_conf = first.facts.resolv_conf if self.facts.resolv_conf_shared else ""
+        return kubelet_configuration(self.spec, self.cluster, resolv_conf=resolv_conf)
 
     def kubelet_files(self, node: Node, config: str) -> list[FileWrite]:
         """The files of a node's kubelet; `config` is the cluster's KubeletConfiguration as YAML.

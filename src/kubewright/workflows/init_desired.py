@@ -69,9 +69,10 @@ class InitDesired:
 
     # -- files ----------------------------------------------------------------------------------------------------
 
-    def kubelet_config(self) -> dict[str, Any]:
-        """The KubeletConfiguration that goes into the cluster."""
-        found = self.node.facts.resolv_conf
+    def kubelet_config(self, *, shared: bool = False) -> dict[str, Any]:
+        """The KubeletConfiguration of this host, or the `shared` one that goes into the cluster."""
+        own = not shared or self.settings.facts.resolv_conf_shared
+        found = self.node.facts.resolv_conf if own else RESOLV_CONF
         return kubelet_document(
             self.settings.kubelet,
             self.settings.cluster,
@@ -125,7 +126,7 @@ class InitDesired:
     def kubelet_config_map(self) -> list[Object]:
         """The ConfigMap with the kubelets' configuration."""
         by_user = bool(self.settings.kubelet)
-        return stored.kubelet_config(self.kubelet_config(), self.settings.facts, by_user=by_user)
+        return stored.kubelet_config(self.kubelet_config(shared=True), self.settings.facts, by_user=by_user)
 
     @property
     def cri_socket_annotation(self) -> str:

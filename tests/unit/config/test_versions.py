@@ -228,6 +228,13 @@ def test_new_clusters_have_the_systemd_driver_from_1_21_on() -> None:
     assert facts_for("v1.21.0").cgroup_driver == facts_for("v1.22.0").cgroup_driver == "systemd"
 
 
+def test_what_the_newest_versions_left_to_others() -> None:
+    """Release notes of 1.31 (#124038), 1.36 (#136423) and 1.37 (#139777)."""
+    assert [facts_for(f"v1.{minor}.0").resolv_conf_shared for minor in (30, 31)] == [True, False]
+    assert [facts_for(f"v1.{minor}.0").flex_volumes for minor in (35, 36)] == [True, False]
+    assert [facts_for(f"v1.{minor}.0").kube_proxy_mode for minor in (36, 37)] == ["", "iptables"]
+
+
 def test_a_gate_that_is_locked_cannot_be_turned_off() -> None:
     name = "UnversionedKubeletConfigMap"
     assert not facts_for("v1.24.0").feature(name, {name: False})

@@ -275,6 +275,16 @@ async def test_the_kubelets_files_are_kubeadms() -> None:
     assert elsewhere.kubelet_config()["resolvConf"] == "/run/systemd/resolve/resolv.conf"
 
 
+@pytest.mark.parametrize(("version", "shared"), [("v1.30.0", True), ("v1.31.0", False)])
+async def test_a_hosts_resolv_conf_is_its_own(version: str, shared: bool) -> None:
+    path = "/run/systemd/resolve/resolv.conf"
+    found = await settings(kubernetes_version=version)
+    want = InitDesired(found, node(resolv_conf=path))
+    assert want.kubelet_config()["resolvConf"] == path
+    (stored,) = [one for one in want.kubelet_config_map() if one["kind"] == "ConfigMap"]
+    assert ("resolvConf" in stored["data"]["kubelet"]) == shared
+
+
 @pytest.mark.parametrize(
     ("version", "used", "written"),
     [

@@ -112,6 +112,8 @@ def kube_proxy_document(user: Mapping[str, Any], cc: ClusterConfiguration, *, po
             "clusterCIDR": pod_subnet or cc.networking.pod_subnet,
         },
     )
+    if facts.kube_proxy_mode:
+        defaults["mode"] = facts.kube_proxy_mode
     return _merged(defaults, user, facts.kube_proxy_fields)
 
 
