@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kubewright.model import kubeconfig, manifests
+from kubewright.model import kubeconfig, manifests, x509
 from kubewright.model.arguments import peer_url
 from kubewright.model.node import ControlPlaneNode
 from kubewright.model.node_preflight import BOOTSTRAP_CONF, KUBELET_CONF, KUBELET_PORT, MANIFESTS, NodeChecks
@@ -25,15 +25,17 @@ async def has_leftovers(node: Node, checks: NodeChecks) -> bool:
 async def without_own_node(node: Node, checks: NodeChecks, ca_path: str, ca: bytes) -> NodeChecks:
     """The checks without what an earlier join to the cluster of this CA wrote.
 
-    A kubeconfig of the kubelet with another CA, or an authority's certificate that is another, is refused as ever
-    (P35).
+    A kubeconfig of the kubelet with another CA or of a node of another name, or an authority's certificate that is
+    another, is refused as ever (P35).
     """
-    found = await node.host.read_files([KUBELET_CONF, ca_path])
+    found = await node.host.read_files([KUBELET_CONF, ca_path, kubeconfig.KUBELET_CLIENT_CURRENT])
     own = set()
     if ca_path in found and found[ca_path].strip() == ca.strip():
         own.add(ca_path)
     ports = checks.ports
-    if KUBELET_CONF in found and _ca_of(found[KUBELET_CONF]).strip() == ca.strip():
+    name = x509.common_name(found.get(kubeconfig.KUBELET_CLIENT_CURRENT, b""))
+    ours = name in ("", f"system:node:{node.name}")
+    if ours and KUBELET_CONF in found and _ca_of(found[KUBELET_CONF]).strip() == ca.strip():
         own |= {KUBELET_CONF, BOOTSTRAP_CONF}
         ports = tuple(number for number in ports if number != KUBELET_PORT)
     return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.unit.phases.memory_host import MemoryHost
 from tests.unit.workflows.test_join import desired, node
 
 from kubewright.hosts import Completed, FileWrite
-from kubewright.model import kubeconfig
+from kubewright.model import kubeconfig, x509
 from kubewright.model.arguments import EtcdMember
 from kubewright.model.node_preflight import NodeChecks, for_join, for_join_control_plane
 from kubewright.model.objects import to_yaml
@@ -55,6 +56,17 @@ async def test_the_same_clusters_files_and_kubelet_may_be_there() -> None:
     checks = await worker((CA_PATH, CA + b"\n"), (KUBELET, kubelet_conf(CA)))
     assert not checks.absent_files
     assert 10250 not in checks.ports
+
+
+@pytest.mark.parametrize(("name", "ours"), [("n1", True), ("other", False)])
+async def test_a_kubelet_of_another_name_may_not(name: str, ours: bool) -> None:
+    """Its certificate names a Node that this one cannot register as."""
+    spec = kubeconfig.node_client_cert(name)
+    cert = x509.self_signed_ca(spec, x509.new_key(spec.key_kind), datetime.now(UTC)).cert
+    checks = await worker(
+        (CA_PATH, CA), (KUBELET, kubelet_conf(CA)), (kubeconfig.KUBELET_CLIENT_CURRENT, cert)
+    )
+    assert (KUBELET not in checks.absent_files) == ours
 
 
 @pytest.mark.parametrize(
