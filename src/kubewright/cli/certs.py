@@ -108,7 +108,7 @@ def certificate_key() -> None:
 
 @certs.command(
     name="generate-csr",
-    epilog="""\\b
+    epilog="""\b
 Example:
   kubewright certs generate-csr --config kubeadm.yaml --cert-dir /tmp/pki --kubeconfig-dir /tmp/kubernetes""",
 )
