@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kubewright.errors import ConfigError
 
@@ -53,6 +54,12 @@ class Server:
                     f"kubeconfig: user {ctx.get('user')!r} proves itself by {way!r}, which Kubewright cannot do",
                     hint="use a kubeconfig with a client certificate or a token",
                 )
+        try:
+            _ = urlsplit(str(cluster.get("server", ""))).port
+        except ValueError:
+            raise ConfigError(
+                f"kubeconfig: the server {str(cluster['server'])[:80]!r} is not a URL"
+            ) from None
         ca = _data(cluster, "certificate-authority")
         if ca is None and not cluster.get("insecure-skip-tls-verify"):
             ca = _system_authorities()  # as kubectl does; unverified only where the user says so

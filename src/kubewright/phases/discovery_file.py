@@ -28,19 +28,22 @@ _BUNDLES = (
 _REDIRECTS = 10
 
 
-def is_url(where: str) -> bool:
-    """Whether a discovery file is to be fetched."""
-    return urlsplit(where).scheme == "https"
+def _is_https(url: str) -> bool:
+    """Whether it is an https URL with a host and, if any, a port that can be one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def read_document(host: Host, where: str) -> Object:
     """The kubeconfig at a path on the host (also as `file:///…`), or at an `https` URL, which the host reaches and
     whose server is verified by what the host trusts. Raises `ConfigError` and `DiscoveryError`."""
-    scheme = urlsplit(where).scheme
-    if scheme == "https":
+    path = where.removeprefix("file://")
+    if _is_https(where):
         content: bytes | None = await _fetched(host, where)
-    elif scheme in ("", "file"):
-        path = urlsplit(where).path if scheme else where
+    elif "://" not in path:
         content = await host.read_file(path)
     else:
         raise ConfigError(
@@ -71,7 +74,7 @@ async def server_of(host: Host, document: Mapping[str, Any], where: str) -> Serv
                 f"{where}: proves itself by {way!r}, which cannot be used to join",
                 hint="use a token or a client certificate, or --tls-bootstrap-token with a file without a user",
             )
-    if not urlsplit(str(cluster["server"])).hostname or urlsplit(str(cluster["server"])).scheme != "https":
+    if not _is_https(str(cluster["server"])):
         raise ConfigError(f"{where}: the cluster's server {str(cluster['server'])[:80]!r} is no https URL")
     ca = await _data(host, cluster, "certificate-authority", where)
     if not ca:
@@ -137,7 +140,7 @@ async def _fetched(host: Host, where: str) -> bytes:
             if not location:
                 return content
             address = urljoin(address, location)
-            if not is_url(address):
+            if not _is_https(address):
                 raise ConfigError(f"{FIELD}: {where} leads to {address}, which is not https")
     except LookError as error:
         raise _failed(error, host.name, address) from error

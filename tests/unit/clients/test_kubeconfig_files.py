@@ -239,3 +239,7 @@ def test_a_cluster_without_authority_is_verified_by_the_systems(tmp_path: Path) 
     config["users"][0]["user"] = {"exec": {"command": "aws"}}  # type: ignore[index]
     with pytest.raises(ConfigError, match="'exec'"):
         Server.from_kubeconfig(config)
+    config["users"][0]["user"] = {"token": "t"}  # type: ignore[index]
+    config["clusters"][0]["cluster"]["server"] = "https://a:99999"  # type: ignore[index]
+    with pytest.raises(ConfigError, match="'https://a:99999' is not a URL"):
+        Server.from_kubeconfig(config)

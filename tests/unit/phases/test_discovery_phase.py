@@ -359,16 +359,20 @@ async def test_a_file_of_another_cluster_is_refused(api: Api, tmp_path: Path) ->
 async def test_what_cannot_be_a_discovery_file(api: Api, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file"):
         await phase.by_file(Here(), str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="neither a path nor an https URL"):
-        await phase.by_file(Here(), "http://127.0.0.1/x")
+    for url in ("http://127.0.0.1/x", "https://127.0.0.1:99999/x", "https://[fd00::1/x"):
+        with pytest.raises(ConfigError, match="neither a path nor an https URL"):
+            await phase.by_file(Here(), url)
     without_ca = document(api)
     del without_ca["clusters"][0]["cluster"]["certificate-authority-data"]
     plain = document(api)
     plain["clusters"][0]["cluster"]["server"] = "http://127.0.0.1"
+    far = document(api)
+    far["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:99999"
     for config, why in (
         ({"kind": "Config"}, "names no cluster"),
         (without_ca, "no certificate-authority"),
         (plain, "no https URL"),
+        (far, "no https URL"),
         (document(api, username="me"), "username"),
     ):
         with pytest.raises(ConfigError, match=why):

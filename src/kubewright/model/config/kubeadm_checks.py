@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from urllib.parse import urlsplit
 
-from kubewright.errors import ExitCode
+from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.config.findings import Finding, did_you_mean, shown
 from kubewright.model.config.kubeadm_nodes import (
     BootstrapTokenSpec,
@@ -18,6 +18,7 @@ from kubewright.model.config.kubeadm_nodes import (
 )
 from kubewright.model.config.kubeadm_types import ClusterConfiguration, ExternalEtcd
 from kubewright.model.config.yamltext import Path, render_path
+from kubewright.model.node import is_address, split_endpoint
 from kubewright.model.tokens import USAGES, is_token_group
 from kubewright.model.versions import VersionFacts
 
@@ -159,8 +160,8 @@ def _external_etcd(etcd: ExternalEtcd, path: Path) -> Iterator[Finding]:
 def _scheme_and_host(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
-        return parts.scheme, parts.hostname or ""
-    except ValueError:
+        return parts.scheme, (parts.hostname or "") if parts.port != 0 else ""
+    except ValueError:  # a port that is none, too
         return "", ""
 
 
@@ -238,10 +239,9 @@ def _discovery(discovery: Discovery) -> Iterator[Finding]:
         yield Finding(("discovery",), problem)
     if token is not None:
         path: Path = ("discovery", "bootstrapToken")
-        host, colon, port = token.api_server_endpoint.rpartition(":")
         if not token.api_server_endpoint:
             yield Finding(path, "field 'apiServerEndpoint' is missing")
-        elif not (colon and host.strip("[]") and port.isdecimal() and port.isascii() and 0 < len(port) < 6):
+        elif not _has_port(token.api_server_endpoint):
             yield Finding(
                 (*path, "apiServerEndpoint"),
                 f"{shown(token.api_server_endpoint)} is not host:port, such as 192.0.2.10:6443",
@@ -265,3 +265,12 @@ def _discovery(discovery: Discovery) -> Iterator[Finding]:
             yield Finding(place, "must not be empty")
         elif colon and scheme not in ("https", "file"):
             yield Finding(place, f"{shown(file.kube_config_path)}: a URL must begin with https")
+
+
+def _has_port(endpoint: str) -> bool:
+    """Whether it is a host with a port, as Go's net.SplitHostPort has it."""
+    try:
+        _, port = split_endpoint(endpoint, 0)
+    except ConfigError:
+        return False
+    return port != 0 and not is_address(endpoint)
