@@ -150,6 +150,28 @@ def test_kubeadm_works_on_ours_as_on_its_own(lab: Lab, pair: str) -> None:
     assert unlisted == []
 
 
+@pytest.mark.parametrize("pair", ["plain"], indirect=True)
+def test_ours_work_on_what_kubeadm_made(lab: Lab, pair: str, kubewright: Kubewright, tmp_path: Path) -> None:
+    """The same the other way round: afterwards kubeadm's cluster is still as it was."""
+    config = tmp_path / "kubeadm.yaml"
+    config.write_text(document(pair, str(lab.machine(THEIRS).plan.address)))
+    for command in (
+        ["init", "phase", "upload-config", "all", "--config", config],
+        ["init", "phase", "addon", "all", "--config", config],
+        ["init", "phase", "certs", "all", "--config", config],
+        ["init", "phase", "kubeconfig", "all", "--config", config],
+        ["certs", "renew", "all"],
+        ["certs", "check-expiration"],
+        ["token", "create", "fedcba.9876543210fedcba", "--ttl", "5m"],
+        ["token", "delete", "fedcba"],
+        ["config", "view"],
+    ):
+        done = machines.kubewright_on(kubewright, lab, THEIRS, *command)
+        assert "warning" not in done.err, str(done)
+    unlisted, _ = compared(lab)
+    assert unlisted == []
+
+
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:]+Z|[A-Z][a-z]{2} \d\d, \d{4} \d\d:\d\d UTC|(?<=[IWE])\d{4} [\d:.]+ +\d+"
 )

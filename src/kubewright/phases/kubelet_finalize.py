@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from kubewright.clients.kube import KubeClient
 from kubewright.errors import ConfigError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
-from kubewright.model import kubeconfig
+from kubewright.model import kubeconfig, manifests
 from kubewright.model.objects import Object
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -59,4 +60,28 @@ class KubeletFinalize(Phase):
         """Write the kubeconfig, and restart the kubelet, which reads it only when it starts."""
         content = kubeconfig.dump(self._document)
         await self._node.host.write_files([FileWrite(self._path, content, kubeconfig.KUBECONFIG_MODE)])
+        await self._node.host.run(["systemctl", "restart", "kubelet.service"])
+
+
+class StaticPodsReported(Phase):
+    """The API shows the node's static Pods. A kubelet that was started before the API server tells of them again a
+    minute after its first try; kubeadm's, which is restarted here for another reason, tells of them at once."""
+
+    name: ClassVar[str] = "kubelet-finalize"
+    title: ClassVar[str] = "let the kubelet report its static Pods"
+
+    def __init__(self, node: Node, kube: KubeClient) -> None:
+        self._node = node
+        self._kube = kube
+        self.host_name = node.name
+
+    async def look(self) -> list[Change]:
+        """Whether the API server's own Pod is missing."""
+        name = f"{manifests.API_SERVER}-{self._node.name}"
+        if await self._kube.get("v1", "Pod", name, "kube-system") is not None:
+            return []
+        return [Change(Action.RUN, "restart kubelet.service", self.host_name)]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Restart the kubelet; the pods on the node go on running."""
         await self._node.host.run(["systemctl", "restart", "kubelet.service"])

@@ -16,7 +16,7 @@ from kubewright.model.objects import SYSTEM
 from kubewright.phases.controlplane import ApiServerUp, DataDirectory, StaticPods, ca_directories
 from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.kubelet import Kubelet
-from kubewright.phases.kubelet_finalize import KubeletFinalize
+from kubewright.phases.kubelet_finalize import KubeletFinalize, StaticPodsReported
 from kubewright.phases.node import Node
 from kubewright.phases.objects import Objects, created
 from kubewright.phases.phase import Change
@@ -199,9 +199,13 @@ class Init(InitRun):
         """Point the kubelet at its own certificate."""
         flags = self._settings.init.node_registration.kubelet_extra_args
         directory = flags.get("cert-dir") or kubeconfig.KUBELET_PKI_DIR
-        await self.do(
-            KubeletFinalize(self._node, directory=directory), "kubelet-finalize/experimental-cert-rotation"
-        )
+        step = "kubelet-finalize/experimental-cert-rotation"
+        changes = await self.do(KubeletFinalize(self._node, directory=directory), step)
+        if changes or self.dry or self._alone:
+            return
+        kube = await self._api()
+        assert kube is not None  # only a dry run does without
+        await self.do(StaticPodsReported(self._node, kube), step)
 
     # -- the cluster ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,6 +14,7 @@ from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.cli.init import init as command
 from kubewright.cli.init_text import result, result_lines
+from kubewright.clients.kube import KubeClient
 from kubewright.errors import ConfigError, ExitCode, HostError
 from kubewright.events import Events
 from kubewright.hosts import Completed, FileWrite, HostFacts
@@ -22,7 +23,7 @@ from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.node_preflight import for_init
 from kubewright.model.objects import Object, to_yaml
 from kubewright.model.patches import Patch, PatchType
-from kubewright.phases.kubelet_finalize import KubeletFinalize
+from kubewright.phases.kubelet_finalize import KubeletFinalize, StaticPodsReported
 from kubewright.phases.node import Node
 from kubewright.secret import Secret
 from kubewright.workflows.external_ca import external_authorities
@@ -467,6 +468,25 @@ async def test_the_kubelet_is_pointed_at_its_own_certificate_once_there_is_one()
     assert await KubeletFinalize(node(host)).run(Events()) == []
     with pytest.raises(ConfigError, match="system:node:cp2"):
         await KubeletFinalize(node(host, "cp2")).run(Events())
+
+
+class Pods:
+    """An API that knows these Pods."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Any:
+        assert (api_version, kind, namespace) == ("v1", "Pod", "kube-system")
+        return {} if name in self.names else None
+
+
+async def test_a_kubelet_whose_static_pods_the_api_does_not_show_starts_again() -> None:
+    host = Machine()
+    await StaticPodsReported(node(host), cast(KubeClient, Pods("kube-apiserver-cp1"))).run(Events())
+    assert host.commands == []
+    await StaticPodsReported(node(host), cast(KubeClient, Pods("kube-apiserver-cp2"))).run(Events())
+    assert host.commands == [("systemctl", "restart", "kubelet.service")]
 
 
 class Asked(InitRun):
