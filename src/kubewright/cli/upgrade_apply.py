@@ -76,6 +76,7 @@ def apply(
     """
     from kubewright.cli.changes import print_changes
     from kubewright.cli.common import run
+    from kubewright.cli.upgrade_text import applied_lines
     from kubewright.model.upgrade import ClusterState
     from kubewright.workflows.upgrade import UpgradeOutcome, check_target
     from kubewright.workflows.upgrade import apply as workflow
@@ -103,10 +104,11 @@ def apply(
     if not (yes or options.force or dry):
         _confirm(lambda: _looked(node, chosen, options), chosen, output)
 
-    async def work(events: Events) -> tuple[UpgradeOutcome, ClusterState]:
+    async def work(events: Events) -> tuple[UpgradeOutcome, ClusterState, str]:
         async with opened_with_api(node, timeout=60) as (target, kube):
             state = await read_state(target.host, kube)
-            return await workflow(target, kube, chosen, options, events, state=state, dry=dry), state
+            done = await workflow(target, kube, chosen, options, events, state=state, dry=dry)
+            return done, state, target.name
 
     async def _look_only(events: Events, target: Node, kube: KubeClient) -> None:
         from kubewright.model.version import Version
@@ -120,24 +122,13 @@ def apply(
 
         run(look, output=output, stream=False)
 
-    outcome, state = run(work, output=output, stream=not dry)
+    outcome, state, name = run(work, output=output, stream=not dry)
     if print_config or said.print_config:
         show_config(state.cluster)
     if dry:
         print_changes(outcome.changes, output, title=f"upgrade to {outcome.version}")
     elif output == "text":
-        click.echo(f"The cluster is at {outcome.version}.")
-        if outcome.backup:
-            click.echo(f"The manifests that were replaced are in {outcome.backup}.")
-        others = [name for name in state.kubelets if name != _this_node(outcome)]
-        if len(others) > 1:
-            click.echo(
-                "Run `kubewright upgrade node` on every other node, then upgrade the kubelets one by one."
-            )
-
-
-def _this_node(outcome: Any) -> str:
-    return next((change.host for change in outcome.changes if change.host), "")
+        click.echo("\n".join(applied_lines(outcome, others=any(one != name for one in state.kubelets))))
 
 
 @click.command(

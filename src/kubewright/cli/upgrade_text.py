@@ -1,13 +1,16 @@
-"""`upgrade plan` as tables and as a document."""
+"""What the commands of `upgrade` say: a plan as tables and as a document, and what follows an upgrade."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubewright.cli.table import table
 from kubewright.model.upgrade import Component, ComponentConfig, Upgrade
 from kubewright.workflows.upgrade_plan import Plan
+
+if TYPE_CHECKING:
+    from kubewright.workflows.upgrade import UpgradeOutcome
 
 _PRESENT = {True: "yes", False: "no", None: ""}
 
@@ -31,6 +34,16 @@ def plan_lines(found: Plan) -> list[str]:
             lines += _indented(table(("COMPONENT", "NOW", "THEN"), rows))
         lines += ["", *_next(upgrade)]
     return [*lines, "", *_configs(found)]
+
+
+def applied_lines(done: UpgradeOutcome, *, others: bool) -> list[str]:
+    """What a person reads after `upgrade apply`; `others` says whether the cluster has more nodes."""
+    lines = [f"The cluster is at {done.version}."]
+    if done.backup:
+        lines.append(f"The manifests that were replaced are in {done.backup}.")
+    kubelets = "the kubelets one by one" if others else "the kubelet"
+    before = "Run `kubewright upgrade node` on every other node, then upgrade" if others else "Upgrade"
+    return [*lines, f"{before} {kubelets}."]
 
 
 def _components(components: Sequence[Component]) -> list[str]:

@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kubewright.cli import cli
+from kubewright.cli.upgrade_text import applied_lines
 from kubewright.errors import ExitCode
 from kubewright.workflows.reset_tree import STEPS
 from kubewright.workflows.tree import paths
+from kubewright.workflows.upgrade import UpgradeOutcome
 from kubewright.workflows.upgrade_tree import NODE
 
 
@@ -81,3 +83,11 @@ def test_an_upgrade_does_not_change_the_configuration(tmp_path: Path) -> None:
     done = run("upgrade", "apply", "v1.20.2", "--yes", "--config", str(config))
     assert done.exit_code == ExitCode.USAGE
     assert "cannot be changed by an upgrade" in done.output
+
+
+def test_what_is_left_to_do_after_an_upgrade() -> None:
+    done = UpgradeOutcome("v1.20.15", backup="/etc/kubernetes/tmp/backup")
+    first, kept, then = applied_lines(done, others=True)
+    assert (first, "/etc/kubernetes/tmp/backup" in kept) == ("The cluster is at v1.20.15.", True)
+    assert "`kubewright upgrade node` on every other node" in then
+    assert "other" not in applied_lines(done, others=False)[-1]
