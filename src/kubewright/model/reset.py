@@ -48,8 +48,8 @@ class Emptying:
 def check_directory(path: str, field: str) -> str:
     """The path without a slash at its end. Raises `ConfigError` where emptying it would ruin the host."""
     plain = re.sub(r"/+", "/", path).rstrip("/") or "/"
-    if not path.startswith("/") or "/../" in f"{plain}/" or "/./" in f"{plain}/":
-        raise ConfigError(f"{field}: {path!r} is not an absolute path", exit_code=ExitCode.USAGE)
+    if not path.startswith("/") or "/../" in f"{plain}/" or "/./" in f"{plain}/" or not path.isprintable():
+        raise ConfigError(f"{field}: {path!r} is not a plain absolute path", exit_code=ExitCode.USAGE)
     if plain in _SYSTEM:
         raise ConfigError(
             f"{field}: {plain} belongs to the system; reset would empty it",

@@ -82,6 +82,11 @@ def test_other_directories_may_be_emptied(path: str) -> None:
     assert reset.check_directory(path, "--cert-dir") == path.rstrip("/")
 
 
+def test_a_name_that_would_be_read_as_two_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--cert-dir"):
+        reset.check_directory("/srv/pki\n/home/me", "--cert-dir")
+
+
 def test_the_data_directory_of_etcd_is_the_pods() -> None:
     pod = {"spec": {"volumes": [{"name": "etcd-certs", "hostPath": {"path": "/c"}},
                                 {"name": "etcd-data", "hostPath": {"path": "/srv/etcd"}}]}}  # fmt: skip
