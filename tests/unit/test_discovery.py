@@ -27,15 +27,16 @@ def signed(ca: bytes, secret: str = "0123456789abcdef") -> Object:
 
 
 def test_the_ca_of_a_signed_cluster_info(ca: bytes) -> None:
-    assert discovery.verified_ca(signed(ca), TOKEN) == ca
+    discovery.verify_signature(signed(ca), TOKEN)
+    assert discovery.cluster_of(signed(ca)).ca == ca
 
 
 def test_an_unknown_token_is_told_from_a_wrong_one(ca: bytes) -> None:
     unsigned = stored.cluster_info("https://192.0.2.1:6443", ca)[0]
     with pytest.raises(ConfigError, match="unknown, or has expired") as unknown:
-        discovery.verified_ca(unsigned, TOKEN)
+        discovery.verify_signature(unsigned, TOKEN)
     with pytest.raises(ConfigError, match="not one of token abcdef") as wrong:
-        discovery.verified_ca(signed(ca, "fedcba9876543210"), TOKEN)
+        discovery.verify_signature(signed(ca, "fedcba9876543210"), TOKEN)
     for caught in (unknown, wrong):
         assert "0123456789abcdef" not in str(caught.value)
 
@@ -46,4 +47,4 @@ def test_a_changed_content_is_refused(ca: bytes) -> None:
         "192.0.2.1", "192.0.2.66"
     )
     with pytest.raises(ConfigError):
-        discovery.verified_ca(config_map, TOKEN)
+        discovery.verify_signature(config_map, TOKEN)

@@ -164,12 +164,6 @@ def verify_signature(config_map: Mapping[str, Any], token: Secret[str]) -> None:
         )
 
 
-def verified_ca(config_map: Mapping[str, Any], token: Secret[str]) -> bytes:
-    """The CA inside a `cluster-info` ConfigMap that is signed with `token`; raises as the two above."""
-    verify_signature(config_map, token)
-    return cluster_of(config_map).ca
-
-
 def pinned(ca: bytes, hashes: frozenset[str], endpoint: str) -> bytes:
     """Of the certificates in `ca` those that `hashes` pin: anybody may put his own beside them, and until the
     signature is verified it is not to be believed. Raises `OtherClusterError` where there is none."""

@@ -14,7 +14,6 @@ from kubewright.clients.objects import ObjectClient
 from kubewright.errors import ConfigError, ExitCode, HostError
 from kubewright.hosts import Host
 from kubewright.model import stored
-from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.model.manifests import ETCD, manifest_path
 from kubewright.model.objects import SYSTEM
 from kubewright.model.upgrade import CONTROL_PLANE, ClusterState, ComponentConfig, tag_of
@@ -178,11 +177,3 @@ def _image(pod: Mapping[str, Any] | None) -> str:
 def _ready(node: Mapping[str, Any]) -> bool:
     conditions = (node.get("status") or {}).get("conditions") or ()
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-
-
-def with_api_version(cluster: ClusterConfiguration) -> str:
-    """The configuration as text, for --print-config."""
-    from kubewright.model.config.kubeadm import to_stored
-    from kubewright.model.objects import to_yaml
-
-    return to_yaml(to_stored(cluster)).decode()
