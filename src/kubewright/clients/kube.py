@@ -75,7 +75,7 @@ class KubeClient(ObjectClient):
         base = self.server.url.rstrip("/")
         if self.server.connect is not None:
             address, port = self.server.connect
-            base = f"https://{address}:{port}"
+            base = f"https://{f'[{address}]' if ':' in address else address}:{port}"
             headers["Host"] = url.netloc
             options["server_hostname"] = name
         elif self.server.tls_server_name:
