@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
-# $1 to $5 are lists with a space between: paths, programs, units, files to read, and kernel options with a bar
-# between; $6 is the node's name.
+# $1 are paths, a line each, because a user's may have blanks. $2 to $5 are lists with a space between: programs,
+# units, files to read, and kernel options with a bar between; $6 is the node's name.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
 section() { printf '\n@@ %s\n' "$1"; }
 section listening; ss -Hltnp || cat /proc/net/tcp /proc/net/tcp6
 section paths
-for path in $1; do
+printf '%s\n' "$1" | while IFS= read -r path; do
   [ ! -e "$path" ] || echo "exists $path"
   [ ! -d "$path" ] || [ -z "$(ls -A "$path" | head -n 1)" ] || echo "filled $path"
 done

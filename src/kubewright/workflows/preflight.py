@@ -111,7 +111,7 @@ async def look_and_check(node: Node, checks: NodeChecks) -> list[CheckFinding]:
 async def look_at(host: Host, checks: NodeChecks) -> NodeLook:
     """One look, in one round trip."""
     done = await host.shell(
-        LOOK, " ".join(checks.paths), " ".join(PROGRAMS), " ".join(_UNITS), " ".join(checks.settings),
+        LOOK, "\n".join(checks.paths), " ".join(PROGRAMS), " ".join(_UNITS), " ".join(checks.settings),
         "|".join(KERNEL_OPTIONS), checks.node_name or "localhost", check=False,
     )  # fmt: skip
     return parse_look(done.stdout.decode(errors="replace"))

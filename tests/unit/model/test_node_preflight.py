@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,13 +237,16 @@ def test_a_finding_names_check_process_and_mend() -> None:
 # -- looking --------------------------------------------------------------------------------------------------
 
 
-def test_the_look_at_this_computer() -> None:
+def test_the_look_at_this_computer(tmp_path: Path) -> None:
     """The script runs in a real shell, and what it prints is understood."""
-    words = ["/etc /etc/passwd /nowhere", "sh no-such-program", "no-such-unit", "/proc/sys/kernel/ostype /nowhere",
+    odd = tmp_path / "my pki *"
+    odd.mkdir()
+    paths = f"/etc\n/etc/passwd\n/nowhere\n{odd}"
+    words = [paths, "sh no-such-program", "no-such-unit", "/proc/sys/kernel/ostype /nowhere",
              "|".join(KERNEL_OPTIONS), "localhost"]  # fmt: skip
     done = subprocess.run(["sh", "-c", LOOK, "sh", *words], check=False, capture_output=True, text=True)
     look = parse_look(done.stdout)
-    assert look.existing == {"/etc", "/etc/passwd"} and look.filled == {"/etc"}
+    assert look.existing == {"/etc", "/etc/passwd", str(odd)} and look.filled == {"/etc"}
     assert look.programs == {"sh"}
     assert look.contents == {"/proc/sys/kernel/ostype": "Linux", "/nowhere": ""}
     assert set(look.name_addresses) <= {"127.0.0.1", "::1"} and look.name_addresses
