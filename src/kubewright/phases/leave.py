@@ -23,6 +23,9 @@ from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import wait_until
 
 _KEY = "ClusterStatus"
+_BY_HAND = (
+    "if other members are left, take this one out there: etcdctl member list, then etcdctl member remove ID"
+)
 
 
 class EndpointGone(Phase):
@@ -98,6 +101,12 @@ class EtcdMemberGone(Phase):
             return []
         flags = model.container_flags(pod)
         self._peers = tuple(filter(None, flags.get("initial-advertise-peer-urls", "").split(",")))
+        if not self._peers:
+            self.note = (
+                f"{manifest_path(ETCD)} does not say which member of etcd is this node's "
+                f"(--initial-advertise-peer-urls=URL): {_BY_HAND}"
+            )
+            return []
         try:
             async with await self._client(flags) as etcd:
                 own = etcd.endpoints[0] if etcd.endpoints else ""
@@ -110,10 +119,7 @@ class EtcdMemberGone(Phase):
                     if not why:
                         raise
         except KubewrightError as error:
-            self.note = (
-                f"etcd cannot be asked ({error.message}): if other members are left, take this one out there: "
-                "etcdctl member list, then etcdctl member remove ID"
-            )
+            self.note = f"etcd cannot be asked ({error.message}): {_BY_HAND}"
             return []
         if why:
             raise KubewrightError(

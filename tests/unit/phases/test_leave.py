@@ -66,3 +66,13 @@ async def test_the_last_that_votes_need_not_leave(
     assert await leaving.run(Events()) == []
     assert "remove" not in machine.gateway.asked
     assert leaving.data_dir == "/var/lib/etcd"
+
+
+async def test_a_member_that_cannot_be_told_from_the_others_is_not_passed_over(
+    machine: Machine, leaving: EtcdMemberGone
+) -> None:
+    """A manifest that somebody has rewritten, with a flag and its value apart."""
+    text = to_yaml(POD).decode().replace(f"urls={PEER}", f"urls\n    - {PEER}")
+    await machine.write_files([FileWrite(MANIFEST, text.encode())])
+    assert await leaving.run(Events()) == []
+    assert "etcdctl member remove" in leaving.note
