@@ -17,9 +17,13 @@ _WITH_LEVEL = re.compile(r"(-v=?|--v=)\d+")
 def to_the_front(words: Sequence[str]) -> list[str]:
     """The command line with every `-v LEVEL` before the command's name, where click looks for it.
 
-    What stands behind `--` is not ours, and a `-v` without a number is left where it is.
+    What stands behind `--` is not ours, nor are a machine's commands behind `lab`, which kubeadm does not have. A
+    `-v` without a number is left where it is.
     """
     end = words.index("--") if "--" in words else len(words)
+    commands = [index for index, word in enumerate(words[:end]) if not word.startswith("-")]
+    if commands and words[commands[0]] == "lab":
+        end = commands[0]
     front: list[str] = []
     rest: list[str] = []
     index = 0

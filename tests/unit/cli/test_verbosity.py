@@ -18,6 +18,8 @@ from kubewright.cli.verbosity import to_the_front
         (["token", "list", "--v", "7"], ["--v", "7", "token", "list"]),
         (["token", "list", "-v", "x"], ["token", "list", "-v", "x"]),
         (["token", "list", "-v"], ["token", "list", "-v"]),
+        (["lab", "exec", "l", "m", "kubeadm", "-v", "5"], ["lab", "exec", "l", "m", "kubeadm", "-v", "5"]),
+        (["-q", "lab", "ssh", "l", "m", "ssh", "-v5"], ["-q", "lab", "ssh", "l", "m", "ssh", "-v5"]),
         (["lab", "exec", "m", "--", "tar", "-v", "5"], ["lab", "exec", "m", "--", "tar", "-v", "5"]),
     ],
 )
