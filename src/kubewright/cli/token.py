@@ -99,15 +99,16 @@ def create(
 
     async def work(_: object) -> Secret[str]:
         async with _opened(node) as (host, kube):
+            answer = wanted[0].text
+            if print_join_command:
+                server, pins = await _endpoint(host, node)
+                answer = texts.join_command(
+                    "kubewright", server, answer, pins, control_plane=certificate_key is not None,
+                    certificate_key=Secret(certificate_key) if certificate_key else None,
+                )  # fmt: skip
             if not node.dry_run:
                 await create_tokens(kube, wanted)
-            if not print_join_command:
-                return wanted[0].text
-            server, pins = await _endpoint(host, node)
-            return texts.join_command(
-                "kubewright", server, wanted[0].text, pins, control_plane=certificate_key is not None,
-                certificate_key=Secret(certificate_key) if certificate_key else None,
-            )  # fmt: skip
+            return answer
 
     answer = run(work, stream=False)
     if node.dry_run:
