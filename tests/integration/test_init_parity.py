@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cluster_fixtures import PARITY, Kubewright, lab_of, on
 from init_configurations import CONFIGURATIONS, document
 from kubeadm_machines import CONFIG
 from parity_snapshot import Snapshot, differences, snapshot
-from tools.parity.differences import DIFFERENCES, Difference
+from tools.parity.differences import ALONE, DIFFERENCES, Difference
 
 from kubewright.lab.lab import Lab
 
@@ -100,15 +100,17 @@ def test_what_init_makes_is_the_same(lab: Lab, pair: str) -> None:
     finished.add(pair)
 
 
-def compared(lab: Lab, *, deadline: float = 40) -> tuple[list[str], set[Difference]]:
+def compared(
+    lab: Lab, *, deadline: float = 40, listed: Sequence[Difference] = DIFFERENCES
+) -> tuple[list[str], set[Difference]]:
     """What differs and is not listed, still after that many seconds, and the listed differences that are there."""
     end = time.monotonic() + deadline
     while True:
         theirs, ours = both(lab)
         found = differences(theirs, ours)
-        unlisted = [text for text in found if not any(item.covers(text) for item in DIFFERENCES)]
+        unlisted = [text for text in found if not any(item.covers(text) for item in listed)]
         if (not unlisted and ready(theirs)) or time.monotonic() > end:
-            return unlisted, {item for item in DIFFERENCES for text in found if item.covers(text)}
+            return unlisted, {item for item in listed for text in found if item.covers(text)}
         time.sleep(0.25)
 
 
@@ -168,8 +170,9 @@ def test_ours_work_on_what_kubeadm_made(lab: Lab, pair: str, kubewright: Kubewri
     ):
         done = machines.kubewright_on(kubewright, lab, THEIRS, *command)
         assert "warning" not in done.err, str(done)
-    unlisted, _ = compared(lab)
+    unlisted, found = compared(lab, listed=(*DIFFERENCES, *ALONE))
     assert unlisted == []
+    assert [item.where for item in ALONE if item not in found] == []
 
 
 _TIME = re.compile(

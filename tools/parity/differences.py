@@ -64,3 +64,15 @@ JOINED: tuple[Difference, ...] = (
     ),
 )
 """Between nodes that joined the same cluster."""
+
+ALONE: tuple[Difference, ...] = (
+    Difference(
+        "ConfigMap kube-system/kubeadm-config",
+        "`init phase upload-config kubeadm` alone stores `authorization-mode: Node,RBAC` among the API server's "
+        "arguments, as the whole of `init` does",
+        "kubeadm 1.20 fills it in while it writes the static Pod, and stores it only where the same run did that",
+        r"ConfigMap kube-system/kubeadm-config at data\.ClusterConfiguration\.apiServer\.extraArgs: "
+        r'\{"authorization-mode": "Node,RBAC"\} -> nothing',
+    ),
+)
+"""Where our phases have been run alone on a cluster of kubeadm's (the left side), and kubeadm's on ours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tools.parity.compare import Comparison, Row
-from tools.parity.differences import DIFFERENCES, JOINED, Difference
+from tools.parity.differences import ALONE, DIFFERENCES, JOINED, Difference
 
 INTRODUCTION = """\
 # What of kubeadm is there
@@ -28,6 +28,9 @@ differences that there are:"""
 JOINS = """\
 On one cluster each tool joins a worker and a control plane. Between their files and Nodes there is, besides the
 order of etcd's members:"""
+
+PHASES = """\
+Where phases are run alone, kubeadm's on our cluster and ours on kubeadm's, it is also:"""
 
 LIMITS = """\
 ## Kubeadm on clusters of `kubewright apply`
@@ -113,6 +116,10 @@ def _files() -> Iterator[str]:
     yield JOINS
     yield ""
     yield from _table(JOINED)
+    yield ""
+    yield PHASES
+    yield ""
+    yield from _table(ALONE)
     yield ""
 
 
