@@ -68,7 +68,7 @@ def reset(
 
     def once(dry: bool, stream: bool) -> ResetResult:
         async def work(events: Events) -> ResetResult:
-            async with opened_node(node) as opened:
+            async with opened_node(node, is_node=True) as opened:
                 return await workflow(
                     opened,
                     settings,

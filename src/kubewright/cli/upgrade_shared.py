@@ -112,7 +112,7 @@ async def opened_installed(options: NodeOptions) -> AsyncIterator[Node]:
     from kubewright.cli.node import opened_node
     from kubewright.phases.installed import read_installed
 
-    async with opened_node(options, control_plane=True) as found:
+    async with opened_node(options, control_plane=True, is_node=True) as found:
         name = (await read_installed(found.host)).node_name
         if name and name != found.name:
             found.host.name = name
