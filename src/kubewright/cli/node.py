@@ -166,7 +166,7 @@ async def opened_node(
 ) -> AsyncIterator[Node]:
     """The host as a node, connected and looked at.
 
-    Its name is `name`, else the host's hostname in lower case, as kubeadm has it; `node_ip` is the address that
+    Its name is `name`, else the host's hostname, in lower case, as kubeadm has it; `node_ip` is the address that
     the user chose for it, else that of its default route. Raises `HostError` where it cannot be reached, and
     `ConfigError` where the name cannot be a node's (P14), unless the host `is_node` by whatever name.
     """
@@ -176,7 +176,7 @@ async def opened_node(
 
     async with opened_host(options) as host:
         facts = await host.facts()
-        chosen = name or facts.hostname.strip().lower()
+        chosen = (name or facts.hostname).strip().lower()
         if not is_node and not is_node_name(chosen):
             raise ConfigError(
                 f"{chosen!r} cannot be the name of a node (P14)", exit_code=ExitCode.HOST_NOT_FIT,

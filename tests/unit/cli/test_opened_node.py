@@ -51,7 +51,7 @@ async def test_a_host_that_becomes_a_node_needs_a_nodes_name() -> None:
     with pytest.raises(ConfigError, match=r"'my_host' cannot be the name of a node \(P14\)"):
         async with opened_node(NodeOptions()):
             pass
-    async with opened_node(NodeOptions(), name="cp1") as found:
+    async with opened_node(NodeOptions(), name="CP1") as found:
         assert found.name == "cp1"
 
 

@@ -354,3 +354,11 @@ def test_a_mutated_file_is_read_or_refused_with_a_place(random: Random) -> None:
 )
 def test_what_is_hardly_a_file_is_refused_with_a_place(text: str) -> None:
     assert check_file(text) is None
+
+
+def test_a_nodes_name_is_put_into_lower_case() -> None:
+    """`--node-name $(hostname)` is in many a script, and kubeadm does it."""
+    text = "apiVersion: kubeadm.k8s.io/v1beta3\nkind: InitConfiguration\nnodeRegistration: {name: ' Node1'}\n"
+    init = read_documents(text).init
+    assert init is not None
+    assert init.node_registration.name == "node1"

@@ -85,6 +85,10 @@ def _advertise_address(text: str) -> str:
     return text
 
 
+def _node_name(text: str) -> str:
+    return syntax.node_name(text.strip().lower())
+
+
 class Taint(Strict):
     """A taint that the Node is registered with."""
 
@@ -110,8 +114,8 @@ class LocalAPIEndpoint(Strict):
 class NodeRegistrationOptions(Strict):
     """How the node is registered, and what its kubelet is told."""
 
-    name: Annotated[str, AfterValidator(syntax.or_empty(syntax.node_name))] = ""
-    """The Node's name; empty for the host name in lower case."""
+    name: Annotated[str, AfterValidator(syntax.or_empty(_node_name))] = ""
+    """The Node's name, which is put into lower case; empty for the host's."""
     cri_socket: str = ""
     """The container runtime's socket; empty for the one that is found on the host."""
     taints: list[Taint] | None = None
