@@ -52,11 +52,22 @@ class LocalHost(ShellHost):
     async def _spawn(self, argv: Sequence[str], stdin: Iterable[bytes], output: Output) -> int:
         blocks = filter(None, stdin)
         first = next(blocks, b"")
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *argv, stdin=PIPE if first else DEVNULL, stdout=PIPE, stderr=PIPE, env=self._env,
                 start_new_session=True,
-            )  # fmt: skip
+            )
+        )  # fmt: skip
+        try:
+            # A process that is cancelled while it starts is reaped behind asyncio's back, which then complains.
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            while not starting.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([starting])
+            with suppress(OSError, ValueError):
+                await self._stop(starting.result())
+            raise
         except (OSError, ValueError) as error:
             # What a shell would have said, with its exit codes.
             output.add(f"{argv[0]}: {getattr(error, 'strerror', None) or error}\n".encode(), error=True)
@@ -71,10 +82,7 @@ class LocalHost(ShellHost):
                     pumps.create_task(_feed(process, first, blocks))
             code = await process.wait()
         except BaseException as error:
-            await self._end(process)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
-                    await process.communicate()
+            await self._stop(process)
             if isinstance(error, BaseExceptionGroup):
                 raise leaves(error)[0] from None
             raise
@@ -93,6 +101,26 @@ class LocalHost(ShellHost):
             ending.create_task(self._end(process))
             while await stream.read(1 << 16):
                 pass
+
+    async def _stop(self, process: Process) -> None:
+        """End the process group, and let go of its pipes even where a second Ctrl-C cancels that."""
+        try:
+            await self._end(process)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await process.communicate()
+        finally:
+            # What is open, or has not been reaped, when the loop closes is reported with a traceback or a warning.
+            # There is no public way to close a transport.
+            with suppress(ProcessLookupError, PermissionError):
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            with suppress(PermissionError, TimeoutError):
+                try:
+                    async with asyncio.timeout(_GRACE):
+                        await process.wait()
+                finally:
+                    process._transport.close()  # type: ignore[attr-defined]
 
     async def _end(self, process: Process) -> None:
         """Ask the process group to end, give it two seconds, then kill what is left of it."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -370,3 +374,32 @@ async def test_what_we_may_not_look_at_is_read_by_root(
     monkeypatch.setattr(Path, "stat", forbidden)
     monkeypatch.setattr(Path, "is_file", lambda path: False)
     assert await host.read_files([str(secret)]) == {str(secret): b"x"}
+
+
+@pytest.mark.parametrize("command", ["true", "sleep"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_command_that_is_cancelled_leaves_nothing_that_python_complains_of(
+    command: str, times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is open when the loop closes is reported with a traceback, which a user would see after Ctrl-C."""
+    reports: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+
+    async def cancelled(steps: int) -> None:
+        task = asyncio.ensure_future(LocalHost().run([command, *(["30"] if command == "sleep" else [])]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        time.sleep(0.01)  # noqa: ASYNC251 (the command may end, and the loop does not notice)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    for steps in range(1, 24):
+        asyncio.run(cancelled(steps))
+        gc.collect()
+    time.sleep(0.05)
+    gc.collect()
+    assert not reports
+    assert not caplog.records
