@@ -143,12 +143,11 @@ def _inside(lab: Lab, machine: str) -> list[str]:
 
 
 @contextmanager
-def lab_of(kubewright: Kubewright, name: str, *, workers: int, control_planes: int = 1) -> Iterator[Lab]:
+def lab_of(kubewright: Kubewright, name: str, *, workers: int) -> Iterator[Lab]:
     """A lab of machines without a cluster, removed at the end."""
     kubewright("lab", "down", name)
     try:
-        counts = ["--control-planes", str(control_planes), "--workers", str(workers)]
-        kubewright("lab", "up", "--name", name, *counts, "--machines-only")
+        kubewright("lab", "up", "--name", name, "--workers", str(workers), "--machines-only")
         yield open_lab(name)
     finally:
         kubewright("lab", "down", name, code=None)
