@@ -10,16 +10,18 @@ from kubewright.hosts import Host
 from kubewright.model import kubeconfig
 from kubewright.model.objects import Object
 
+_TOKEN_FILE = "tokenFile"  # noqa: S105 - a field's name
 _FILES = {
     "clusters": ("cluster", ("certificate-authority",)),
-    "users": ("user", ("client-certificate", "client-key")),
+    "users": ("user", ("client-certificate", "client-key", _TOKEN_FILE)),
 }
 
 
 async def read_kubeconfig(host: Host, path: str) -> Object:
-    """A host's kubeconfig with the content of the certificates and keys that it only names.
+    """A host's kubeconfig with the content of the certificates, keys and tokens that it only names.
 
-    Raises `HostError` where there is none, `ConfigError` where it or a file that it names cannot be read.
+    No name of a file is left: it would be read on this computer, and a token be sent to whom the host says. Raises
+    `HostError` where there is none, `ConfigError` where it or a file that it names cannot be read.
     """
     content = await host.read_file(path)
     if content is None:
@@ -44,5 +46,13 @@ async def read_kubeconfig(host: Host, path: str) -> Object:
         for held, field, file in named:
             if file not in found:
                 raise ConfigError(f"{path}: there is no {file}, which is its {field}")
-            held[f"{field}-data"] = base64.b64encode(found[file]).decode()
+            if field == _TOKEN_FILE:  # goes before a token that stands there, as with kubectl
+                held["token"] = found[file].decode(errors="replace").strip()
+            else:
+                held[f"{field}-data"] = base64.b64encode(found[file]).decode()
+    for section, (inner, fields) in _FILES.items():
+        for entry in document.get(section) or []:
+            if isinstance(entry, dict) and isinstance(entry.get(inner), dict):
+                for field in fields:
+                    entry[inner].pop(field, None)
     return document

@@ -16,6 +16,7 @@ from kubewright.model.config.kubeadm_nodes import ResetConfiguration
 from kubewright.model.node_preflight import for_reset, ignored_checks
 from kubewright.model.reset import check_directory
 from kubewright.phases.api import api_over
+from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import Installed, read_installed, runtime_socket
 from kubewright.phases.leave import EndpointGone, EtcdMemberGone
 from kubewright.phases.node import Node
@@ -118,11 +119,10 @@ class Reset(StepRun):
     @asynccontextmanager
     async def _api(self, host: Host) -> AsyncIterator[ObjectClient | None]:
         """The cluster's API by the administrator's kubeconfig on the host; None where there is none."""
-        content = await host.read_file(self._kubeconfig)
-        if content is None:
+        if not await host.stat_files([self._kubeconfig], digest=False):
             yield None
             return
-        server = Server.from_kubeconfig(kubeconfig.load(content, self._kubeconfig))
+        server = Server.from_kubeconfig(await read_kubeconfig(host, self._kubeconfig))
         async with api_over(host, server, timeout=15) as kube:
             yield kube
 

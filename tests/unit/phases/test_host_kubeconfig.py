@@ -40,6 +40,23 @@ async def test_files_that_it_names_are_read_on_the_host() -> None:
     )  # fmt: skip
 
 
+async def test_no_file_of_this_computer_is_read_for_another_host(tmp_path: Path) -> None:
+    """A token file's content is sent to the server that the same kubeconfig names."""
+    mine = tmp_path / "secret"
+    mine.write_text("mine")
+    config = {**CONFIG, "users": [{"name": "u", "user": {"token": "old", "tokenFile": str(mine)}}]}
+    text = kubeconfig.dump(config).reveal()
+    theirs = {"/k.conf": text, "/pki/ca.crt": b"CA", str(mine): b"theirs\n"}
+    server = Server.from_kubeconfig(await read_kubeconfig(host(**theirs), "/k.conf"))
+    assert (server.token, server.token_file) == ("theirs", None)
+    with pytest.raises(ConfigError, match="which is its tokenFile"):
+        await read_kubeconfig(host(**{"/k.conf": text, "/pki/ca.crt": b"CA"}), "/k.conf")
+    empty = {"/k.conf": kubeconfig.dump(CONFIG).reveal(), "/pki/ca.crt": b"CA", "/pem": b""}
+    assert "client-key" not in str(await read_kubeconfig(host(**empty), "/k.conf")).replace(
+        "client-key-data", ""
+    )
+
+
 async def test_what_is_missing_is_named() -> None:
     config = kubeconfig.dump(CONFIG).reveal()
     with pytest.raises(HostError, match=r"cp1: there is no /etc/kubernetes/admin.conf"):
