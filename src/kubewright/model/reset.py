@@ -95,20 +95,25 @@ def emptying(directory: str, mounts: Sequence[str]) -> list[Emptying]:
 
 def etcd_data_dir(pod: Mapping[str, Any]) -> str:
     """Where the etcd of a static Pod keeps its data on the host; empty where the Pod does not say."""
-    for volume in (pod.get("spec") or {}).get("volumes") or ():
-        if isinstance(volume, dict) and volume.get("name") == _ETCD_VOLUME:
-            return str((volume.get("hostPath") or {}).get("path") or "")
+    for volume in _in_spec(pod, "volumes"):
+        if volume.get("name") == _ETCD_VOLUME and isinstance(volume.get("hostPath"), dict):
+            return str(volume["hostPath"].get("path") or "")
     return ""
 
 
 def container_flags(pod: Mapping[str, Any]) -> dict[str, str]:
     """The flags of a static Pod's first container, without their dashes."""
-    containers = (pod.get("spec") or {}).get("containers") or [{}]
-    words = [
-        str(word) for word in (*(containers[0].get("command") or ()), *(containers[0].get("args") or ()))
-    ]
+    first, *_ = [*_in_spec(pod, "containers"), {}]
+    words = [str(word) for word in (*(first.get("command") or ()), *(first.get("args") or ()))]
     pairs = (word.removeprefix("--").partition("=") for word in words if word.startswith("--"))
     return {name: value for name, _, value in pairs}
+
+
+def _in_spec(pod: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+    """The items of a list of a Pod; none where a damaged manifest has something else there."""
+    spec = pod.get("spec")
+    items = spec.get(field) if isinstance(spec, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def without_endpoint(status: Mapping[str, Any], node: str) -> str | None:

@@ -94,6 +94,14 @@ def test_the_data_directory_of_etcd_is_the_pods() -> None:
     assert reset.etcd_data_dir({}) == ""
 
 
+@pytest.mark.parametrize(
+    "spec", [None, "text", [1], {"containers": "a", "volumes": 1}, {"containers": [None]}]
+)
+def test_a_damaged_manifest_says_nothing(spec: object) -> None:
+    assert reset.container_flags({"spec": spec}) == {}
+    assert reset.etcd_data_dir({"spec": spec}) == ""
+
+
 def test_the_flags_of_a_static_pod() -> None:
     pod = {
         "spec": {
