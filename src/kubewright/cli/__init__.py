@@ -46,7 +46,9 @@ def _usage(error: click.UsageError, *, output: str = "") -> Exception:
     from kubewright.cli.report import report
     from kubewright.errors import ExitCode, KubewrightError
 
-    message = error.format_message().removesuffix(".")
+    message = " ".join(error.format_message().split()).removesuffix(
+        "."
+    )  # click lists choices on lines of their own
     path = error.ctx.command_path if error.ctx else "kubewright"
     mine = KubewrightError(
         message[:1].lower() + message[1:], hint=f"see {path} --help", exit_code=ExitCode.USAGE

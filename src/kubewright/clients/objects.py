@@ -165,6 +165,13 @@ def selectors(labels: str, fields: str) -> dict[str, str]:
     return ({"labelSelector": labels} if labels else {}) | ({"fieldSelector": fields} if fields else {})
 
 
+_NOT_KNOWN = (
+    "the API server does not know the kubeconfig's user: its certificate may have expired, or be of another "
+    "cluster's CA; on a control plane, `kubewright certs check-expiration` shows it, and `kubewright certs renew "
+    "admin.conf` renews that of /etc/kubernetes/admin.conf (P22)"
+)
+
+
 def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
     """The error for a request that was answered with a status of 400 or more."""
     reason, message = "", data.decode(errors="replace")[:300]
@@ -172,4 +179,5 @@ def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
         body = json.loads(data)
         if isinstance(body, dict):
             reason, message = str(body.get("reason", "")), str(body.get("message", message))
-    return ApiError(f"{method} {path}: {status} {message}", status=status, reason=reason)
+    hint = _NOT_KNOWN if status == 401 else ""
+    return ApiError(f"{method} {path}: {status} {message}", status=status, reason=reason, hint=hint)

@@ -73,6 +73,12 @@ def test_a_usage_error_is_2_and_changes_nothing(args: list[str]) -> None:
     assert mend.startswith("mend: see kubewright")
 
 
+def test_a_usage_error_is_one_line() -> None:
+    """click writes the choices of a missing argument on lines of their own."""
+    done = CliRunner().invoke(cli, ["completion"])
+    assert done.stderr.splitlines()[0].endswith("Choose from: bash, zsh, fish")
+
+
 def test_no_command_at_all_shows_the_help() -> None:
     assert "Commands:" in kubewright().stderr + kubewright("lab").stderr
 

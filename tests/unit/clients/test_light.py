@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubewright.clients.light import LightClient
+from kubewright.clients.objects import refused
 from kubewright.clients.server import Server
 from kubewright.errors import ApiError
 from kubewright.model import pki, x509
@@ -149,3 +150,10 @@ async def test_nobody_there() -> None:
     async with LightClient(Server(f"https://127.0.0.1:{port}", CA.cert), timeout=5) as client:
         with pytest.raises(ApiError, match=r"refused|Connect call failed"):
             await client.json("GET", "/version")
+
+
+def test_a_user_who_is_not_known_is_told_how_to_renew() -> None:
+    """An expired certificate of admin.conf is answered with 401 and not a word more (P22)."""
+    error = refused("GET", "/api/v1/secrets", 401, b'{"message": "Unauthorized", "reason": "Unauthorized"}')
+    assert "kubewright certs renew admin.conf" in error.hint
+    assert not refused("GET", "/api/v1/secrets", 403, b"").hint
