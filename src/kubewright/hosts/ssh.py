@@ -103,7 +103,7 @@ class SshHost(ShellHost):
             f"{self._target.user!r} on {self.name} is not root, and `sudo -n` does not make it root",
             hint=(
                 f"let it: echo '{self._target.user} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/kubewright on the "
-                "host, or set `ssh.user: root`"
+                "host, or log in as root (`ssh.user: root`, or --host root@ADDRESS)"
             ),
             host=self.name, evidence=output.last_lines(), exit_code=ExitCode.HOST_NO_PRIVILEGE,
         )  # fmt: skip

@@ -150,16 +150,23 @@ def client_keys(target: Target) -> tuple[list[asyncssh.SSHKeyPair], list[str]]:
             loaded = asyncssh.load_keypairs([str(file)])
         except OSError as error:
             raise _unusable_key(
-                target, file, f"cannot be read: {error.strerror}", "correct `ssh.keyFiles`"
+                target,
+                file,
+                f"cannot be read: {error.strerror}",
+                "name another in `ssh.keyFiles`, or with --ssh-key",
             ) from None
         except (asyncssh.KeyEncryptionError, ValueError) as error:
             if "passphrase" in str(error).lower() or isinstance(error, asyncssh.KeyEncryptionError):
                 raise _unusable_key(
                     target, file, "is protected by a passphrase",
-                    f"load it into ssh-agent (ssh-add {shlex.quote(str(file))}) and leave `keyFiles` out",
+                    f"load it into ssh-agent (ssh-add {shlex.quote(str(file))}) and leave `ssh.keyFiles` "
+                    "or --ssh-key out",
                 ) from None  # fmt: skip
             raise _unusable_key(
-                target, file, f"is not a private key: {error}", "correct `ssh.keyFiles`"
+                target,
+                file,
+                f"is not a private key: {error}",
+                "name another in `ssh.keyFiles`, or with --ssh-key",
             ) from None
         pairs += loaded
         tried.append(str(file))
@@ -189,8 +196,9 @@ def login_refused(target: Target, tried: Sequence[str]) -> HostError:
         f"{target.name} ({target.where}) refuses the login of {target.user!r}; "
         + (f"tried: {', '.join(tried)}" if tried else "there was no key to try"),
         hint=(
-            f"add the public key to ~{target.user}/.ssh/authorized_keys there, or set `ssh.user` and "
-            "`ssh.keyFiles`; for root, sshd must allow it (PermitRootLogin prohibit-password)"
+            f"add the public key to ~{target.user}/.ssh/authorized_keys there, or name another user or key "
+            "(`ssh.user` and `ssh.keyFiles`, or --host USER@ADDRESS and --ssh-key); for root, sshd must allow "
+            "it (PermitRootLogin prohibit-password)"
         ),
         host=target.name, exit_code=ExitCode.HOST_AUTH_REFUSED,
     )  # fmt: skip

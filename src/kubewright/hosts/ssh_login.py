@@ -146,7 +146,7 @@ async def _reach(target: Target, timeout: float) -> socket.socket:
         why = getattr(error, "strerror", None) or "no answer"
         raise _unreachable(
             target, f"has an address that does not resolve: {target.address} ({why})",
-            "correct the host's `address`, or make its name known (DNS, /etc/hosts)",
+            "correct the host's address, or make its name known (DNS, /etc/hosts)",
         ) from None  # fmt: skip
     failure: OSError | TimeoutError = TimeoutError()
     for family, kind, protocol, _, address in found:
@@ -164,13 +164,13 @@ async def _reach(target: Target, timeout: float) -> socket.socket:
     if isinstance(failure, ConnectionRefusedError):
         raise _unreachable(
             target, f"refused the connection to {target.where}",
-            "is sshd running there, and is `ssh.port` right?",
+            "is sshd running there, and is the port right (`ssh.port`, or --host ADDRESS:PORT)?",
         )  # fmt: skip
     # The kernel's own ETIMEDOUT is a TimeoutError too.
     if isinstance(failure, TimeoutError):
         raise _unreachable(
             target, f"did not answer at {target.where} within {timeout:g} s",
-            "is the host up, is its `address` right, and does no firewall drop the port?",
+            "is the host up, is its address right, and does no firewall drop the port?",
         )  # fmt: skip
     if failure.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
         raise _unreachable(

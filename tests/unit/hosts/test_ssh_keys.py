@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from kubewright.errors import ExitCode, HostError
-from kubewright.hosts.ssh_keys import Target, algorithms, bad_host_key, client_keys, known_keys
+from kubewright.hosts.ssh_keys import Target, algorithms, bad_host_key, client_keys, known_keys, login_refused
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,13 @@ def test_an_encrypted_key_file_is_named_with_its_mend(
         client_keys(replace(target, key_files=(tmp_path / "key",)))
     assert caught.value.exit_code == ExitCode.HOST_AUTH_REFUSED
     assert "ssh-add" in caught.value.hint
+
+
+def test_the_mend_of_a_login_fits_a_file_and_options(target: Target, tmp_path: Path) -> None:
+    assert "--ssh-key" in login_refused(target, []).hint
+    with pytest.raises(HostError, match="cannot be read") as caught:
+        client_keys(replace(target, key_files=(tmp_path / "none",)))
+    assert caught.value.hint == "name another in `ssh.keyFiles`, or with --ssh-key"
 
 
 def test_without_key_files_the_usual_ones_and_the_agent_are_tried(
