@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kubewright.clients.objects import FIELD_MANAGER, ObjectClient, refused, selectors
+from kubewright.clients.objects import FIELD_MANAGER, ObjectClient, no_answer_hint, refused, selectors
 from kubewright.clients.paths import Object, object_path
 from kubewright.clients.server import Server
 from kubewright.errors import ApiError
@@ -110,7 +110,7 @@ class KubeClient(ObjectClient):
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ApiError(
                 f"{method} {self.server.url}{path}: {str(error) or type(error).__name__}",
-                hint="is the API server up, and reachable from here?",
+                hint=no_answer_hint(error),
             ) from error
 
     # -- streams ----------------------------------------------------------------------------------------------

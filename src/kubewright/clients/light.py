@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from kubewright.clients.objects import ObjectClient, refused
+from kubewright.clients.objects import ObjectClient, no_answer_hint, refused
 from kubewright.clients.server import Server
 from kubewright.errors import ApiError
 
@@ -69,7 +69,7 @@ class LightClient(ObjectClient):
         except (OSError, TimeoutError, EOFError, ValueError) as error:
             raise ApiError(
                 f"{method} {self.server.url}{path}: {str(error) or type(error).__name__}",
-                hint="is the API server up, and reachable from here?",
+                hint=no_answer_hint(error),
             ) from error
         if status >= 400:
             raise refused(method, path, status, answer)

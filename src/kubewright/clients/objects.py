@@ -172,6 +172,17 @@ _NOT_KNOWN = (
 )
 
 
+def no_answer_hint(error: BaseException) -> str:
+    """The mend where a request had no answer; a certificate that is not accepted is no matter of reaching it."""
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return "is the API server up, and reachable from here?"
+    return (
+        "the API server's certificate has expired, lacks this name, or is of another cluster's CA: on the "
+        "control plane, `kubewright certs check-expiration` shows it, and `kubewright certs renew apiserver` "
+        "renews it (P22)"
+    )
+
+
 def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
     """The error for a request that was answered with a status of 400 or more."""
     reason, message = "", data.decode(errors="replace")[:300]

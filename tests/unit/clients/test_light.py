@@ -138,8 +138,9 @@ async def test_a_server_of_another_ca_or_name_is_not_talked_to(tmp_path: Path) -
             Server("https://web.example.com:6443", CA.cert, connect=known.connect),
         ):
             async with LightClient(server, timeout=5) as stranger:
-                with pytest.raises(ApiError, match="certificate verify failed"):
+                with pytest.raises(ApiError, match="certificate verify failed") as caught:
                     await stranger.json("GET", "/version")
+                assert "kubewright certs renew apiserver" in caught.value.hint
     assert served.requests == []
 
 
