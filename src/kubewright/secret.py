@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=str | bytes)
+
+_OF_URL = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
 
 
 class Secret(Generic[T]):
@@ -38,3 +41,12 @@ class Secret(Generic[T]):
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled")
+
+
+def without_passwords(text: str) -> str:
+    """A text to be shown, without the passwords of its URLs, such as a proxy's.
+
+    >>> without_passwords("http://me:hunter2@proxy.example.com:3128")
+    'http://me:<secret>@proxy.example.com:3128'
+    """
+    return _OF_URL.sub(r"\1:<secret>@", text)

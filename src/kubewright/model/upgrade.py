@@ -19,6 +19,7 @@ from kubewright.model.objects import to_yaml
 from kubewright.model.reset import container_flags
 from kubewright.model.version import Version
 from kubewright.model.versions import facts_for, image_references
+from kubewright.secret import without_passwords
 
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 """In the order in which they are upgraded, after etcd."""
@@ -259,10 +260,12 @@ def same_manifest(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def manifest_diff(
     path: str, before: Mapping[str, Any] | None, after: Mapping[str, Any], *, context: int = 3
 ) -> list[str]:
-    """A unified diff of two static Pods, written in one style so that only their content differs."""
+    """A unified diff of two static Pods, written in one style so that only their content differs; without the
+    passwords of URLs."""
     old = to_yaml(normal(before)).decode().splitlines() if before is not None else []
     new = to_yaml(normal(after)).decode().splitlines()
-    return list(difflib.unified_diff(old, new, path, "new manifest", n=context, lineterm=""))
+    lines = difflib.unified_diff(old, new, path, "new manifest", n=context, lineterm="")
+    return [without_passwords(line) for line in lines]
 
 
 def etcd_members(flags: Mapping[str, str]) -> list[EtcdMember]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kubewright.hosts import FileWrite, Host
 from kubewright.phases.phase import Action, Change
+from kubewright.secret import without_passwords
 
 
 async def differing(host: Host, files: Sequence[FileWrite]) -> list[FileWrite]:
@@ -61,8 +62,8 @@ async def newer_than_unit(host: Host, unit: str, paths: Sequence[str]) -> list[s
 
 
 def diff_lines(name: str, old: bytes, new: bytes) -> tuple[str, ...]:
-    """A unified diff of two texts, without its two header lines."""
+    """A unified diff of two texts, without its two header lines and the passwords of URLs."""
     lines = difflib.unified_diff(
         old.decode(errors="replace").splitlines(), new.decode(errors="replace").splitlines(), lineterm="", n=2
     )
-    return tuple(lines)[2:]
+    return tuple(without_passwords(line) for line in lines)[2:]
