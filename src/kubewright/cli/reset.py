@@ -131,7 +131,11 @@ def _settings(
             f"--config and {', '.join(beside)} cannot be combined", exit_code=ExitCode.USAGE,
             hint="write it into the file's ResetConfiguration",
         )  # fmt: skip
-    settings = read_config(node.config).reset or ResetConfiguration()
+    settings = read_config(node.config).reset
+    if settings is None:
+        raise ConfigError(
+            f"{node.config}: it has no ResetConfiguration", hint="put one in, or leave --config out"
+        )
     ignored = [*settings.ignore_preflight_errors, *node.ignore_preflight_errors]
     return settings.model_copy(update={"force": settings.force or force, "ignore_preflight_errors": ignored})
 

@@ -59,6 +59,13 @@ def check_node(checks: NodeChecks, facts: HostFacts, look: NodeLook) -> list[Che
     ]
 
 
+_LEFTOVER = "left by another cluster or an earlier run (P35): `kubewright reset` takes it away"
+_IN_CLUSTER = (
+    "is this node in a cluster already? If it is the one that you mean, there is nothing to do; "
+    "`kubewright reset` would take it out"
+)
+
+
 def _size(checks: NodeChecks, facts: HostFacts) -> Iterator[CheckFinding]:
     if not checks.control_plane:
         return
@@ -78,7 +85,7 @@ def _ports(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
             ours = holder in (*STATIC_PODS, "kubelet", "kube-scheduler", "kube-controller")
             yield CheckFinding(
                 f"Port-{port}", f"port {port} is in use" + (f" by {holder} (P44)" if holder else " (P44)"),
-                "is this node in a cluster already? `kubewright reset` takes it out" if ours else
+                _IN_CLUSTER if ours else
                 f"find the process with `ss -ltnp sport = :{port}` and stop it",
             )  # fmt: skip
     firewall = look.units.get("firewalld")
@@ -91,7 +98,8 @@ def _ports(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
 
 
 def _files(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
-    leftover = "left by another cluster or an earlier run (P35): `kubewright reset` takes it away"
+    running = any(holder in STATIC_PODS for holder in look.listening.values())
+    leftover = _IN_CLUSTER if running else _LEFTOVER
     for path in checks.absent_files:
         if path in look.existing:
             yield CheckFinding(f"FileAvailable-{path.replace('/', '-')}", f"{path} exists already", leftover)

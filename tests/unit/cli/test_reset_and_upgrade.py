@@ -55,6 +55,14 @@ def test_a_file_and_options_that_say_the_same(tmp_path: Path) -> None:
     assert "--config and --cert-dir" in done.output
 
 
+def test_a_file_that_says_nothing_of_a_reset(tmp_path: Path) -> None:
+    config = tmp_path / "init.yaml"
+    config.write_text("apiVersion: kubeadm.k8s.io/v1beta3\nkind: InitConfiguration\n")
+    done = run("reset", "--force", "--config", str(config))
+    assert done.exit_code == ExitCode.CONFIG_INVALID
+    assert "init.yaml: it has no ResetConfiguration" in done.output
+
+
 def test_all_and_single_checks() -> None:
     done = run("reset", "--force", "--ignore-preflight-errors", "all,Swap")
     assert done.exit_code == ExitCode.USAGE

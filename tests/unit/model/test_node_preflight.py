@@ -253,6 +253,16 @@ def test_the_look_at_this_computer(tmp_path: Path) -> None:
     assert "cpu" in look.cgroups or "memory" in look.cgroups
 
 
+@pytest.mark.parametrize(
+    ("holder", "hint"), [("kube-apiserver", "nothing to do"), ("nginx", "takes it away")]
+)
+def test_a_running_control_plane_is_not_called_a_leftover(holder: str, hint: str) -> None:
+    path = "/etc/kubernetes/manifests/etcd.yaml"
+    look = dataclasses.replace(LOOKED, listening={6443: holder}, existing=frozenset({path}))
+    (one,) = (one for one in check_node(init_checks(), FACTS, look) if path in one.message)
+    assert hint in one.hint
+
+
 def test_listening_ports_by_ss_and_by_proc() -> None:
     by_ss = parse_look(
         '\n@@ listening\nLISTEN 0 4096 *:6443 *:* users:(("kube-apiserver",pid=7,fd=7))\n'
