@@ -81,6 +81,7 @@ class LocalHost(ShellHost):
                 if first:
                     pumps.create_task(_feed(process, first, blocks))
             code = await process.wait()
+            await _seen_closed(process)
         except BaseException as error:
             await self._stop(process)
             if isinstance(error, BaseExceptionGroup):
@@ -121,6 +122,7 @@ class LocalHost(ShellHost):
                         await process.wait()
                 finally:
                     process._transport.close()  # type: ignore[attr-defined]
+                    await _seen_closed(process)
 
     async def _end(self, process: Process) -> None:
         """Ask the process group to end, give it two seconds, then kill what is left of it."""
@@ -190,3 +192,12 @@ async def _feed(process: Process, first: bytes, blocks: Iterable[bytes]) -> None
             process.stdin.write(block)
             await process.stdin.drain()
     process.stdin.close()
+
+
+async def _seen_closed(process: Process) -> None:
+    """See how standard input was closed: early releases of Python 3.11 report a broken pipe that nobody saw."""
+    if process.stdin is not None:
+        closed = asyncio.ensure_future(process.stdin.wait_closed())
+        closed.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Not for ever: somebody who left the process group may hold the pipe.
+        await asyncio.wait([closed], timeout=_GRACE)

@@ -383,7 +383,6 @@ def test_a_command_that_is_cancelled_leaves_nothing_that_python_complains_of(
 ) -> None:
     """What is open when the loop closes is reported with a traceback, which a user would see after Ctrl-C."""
     reports: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", reports.append)
 
     async def cancelled(steps: int) -> None:
         task = asyncio.ensure_future(LocalHost().run([command, *(["30"] if command == "sleep" else [])]))
@@ -396,10 +395,20 @@ def test_a_command_that_is_cancelled_leaves_nothing_that_python_complains_of(
         with suppress(asyncio.CancelledError):
             await task
 
+    gc.collect()
+    caplog.clear()  # what other tests left
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
     for steps in range(1, 24):
         asyncio.run(cancelled(steps))
-        gc.collect()
     time.sleep(0.05)
     gc.collect()
     assert not reports
+    assert not caplog.records
+
+
+def test_a_command_that_reads_none_of_its_input_leaves_no_report(caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()
+    caplog.clear()
+    asyncio.run(LocalHost().run(["true"], stdin=b"x" * (1 << 20)))
+    gc.collect()
     assert not caplog.records
