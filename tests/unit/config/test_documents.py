@@ -362,3 +362,11 @@ def test_a_nodes_name_is_put_into_lower_case() -> None:
     init = read_documents(text).init
     assert init is not None
     assert init.node_registration.name == "node1"
+
+
+def test_a_token_in_a_wrong_field_is_not_shown() -> None:
+    text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n"
+    text += "featureGates:\n  token: abcdef.0123456789abcdef\n"
+    with pytest.raises(ConfigError) as raised:
+        read_documents(text, source="kubeadm.yaml")
+    assert "featureGates.token: must be true or false, not '<secret>'" in raised.value.message

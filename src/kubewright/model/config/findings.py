@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -113,15 +114,14 @@ def unknown_field(path: Path, name: str, known: Iterable[str]) -> Finding:
     )
 
 
+_SECRET = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b|\b[0-9a-fA-F]{64}\b")
+"""A bootstrap token, and a certificate key, wherever somebody has put them."""
+
+
 def shown(value: Any) -> str:
-    """A value as messages quote it: short, and on one line."""
-    text = (
-        repr(value)
-        if isinstance(value, str)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else repr(value)
-    )
+    """A value as messages quote it: short, on one line, and without a secret that stands in the wrong field."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = _SECRET.sub("<secret>", text)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
