@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 _FILES = 5_000
 
 
-@settings(max_examples=_FILES, deadline=None)
+@settings(max_examples=_FILES, deadline=None, derandomize=True)
 @given(st.randoms(use_true_random=True))
 def test_mutated_files_are_read_or_refused_with_a_place(random: Random) -> None:
     check_file(mutated(random))

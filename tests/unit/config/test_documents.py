@@ -370,3 +370,10 @@ def test_a_token_in_a_wrong_field_is_not_shown() -> None:
     with pytest.raises(ConfigError) as raised:
         read_documents(text, source="kubeadm.yaml")
     assert "featureGates.token: must be true or false, not '<secret>'" in raised.value.message
+
+
+def test_no_tokens_are_the_default_one() -> None:
+    text = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens: []\n"
+    init = read_documents(text, source="kubeadm.yaml").init
+    assert init is not None
+    assert [token.ttl for token in init.bootstrap_tokens] == ["24h0m0s"]

@@ -188,8 +188,10 @@ class Timeouts(Strict):
 class InitConfiguration(Strict):
     """What `init` does on its node."""
 
-    bootstrap_tokens: list[BootstrapTokenSpec] = Field(default=[BootstrapTokenSpec()])
-    """The tokens to make."""
+    bootstrap_tokens: Annotated[
+        list[BootstrapTokenSpec], AfterValidator(lambda tokens: tokens or [BootstrapTokenSpec()])
+    ] = Field(default=[BootstrapTokenSpec()])
+    """The tokens to make; an empty list is the default's one, as with kubeadm."""
     dry_run: Flag = False
     """Whether to only say what would be done."""
     node_registration: NodeRegistrationOptions = NodeRegistrationOptions()
