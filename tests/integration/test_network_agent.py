@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 PREFIX = f"kwnet-{os.getpid()}"
+NAMESPACES = Path("/run/netns")
 
 
 class Net:
@@ -58,6 +59,7 @@ class Net:
 
 @pytest.fixture
 async def net(tmp_path: Path) -> AsyncIterator[Net]:
+    new = not NAMESPACES.exists()  # on a computer that never had a namespace, `ip` makes and mounts it
     before = run("ip", "netns", "list")
     api = FakeApi()
     net = Net(tmp_path, api)
@@ -79,6 +81,9 @@ async def net(tmp_path: Path) -> AsyncIterator[Net]:
             if line.startswith(PREFIX):
                 run("ip", "netns", "del", line.split()[0])
         assert run("ip", "netns", "list") == before
+        if new and not any(NAMESPACES.iterdir()):
+            run("umount", str(NAMESPACES))
+            NAMESPACES.rmdir()
 
 
 async def put(net: Net, node: Node) -> None:
