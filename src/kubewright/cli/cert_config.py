@@ -49,21 +49,16 @@ async def settings_on(host: Host, node: NodeOptions, cert_dir: str | None, event
 
 async def _stored(host: Host, node: NodeOptions) -> dict[str, Any]:
     """The cluster's ClusterConfiguration, as plain data."""
-    import yaml
-
     from kubewright.cli.node import opened_light_api
-    from kubewright.model.objects import SYSTEM
+    from kubewright.model.objects import SYSTEM, read_mapping
 
     options = dataclasses.replace(node, kubeconfig=node.kubeconfig or ADMIN_CONF)
     async with opened_light_api(host, options, timeout=_API_TIMEOUT) as kube:
         stored = await kube.get("v1", "ConfigMap", "kubeadm-config", SYSTEM)
     if stored is None:
         raise ConfigError(f"there is no ConfigMap {SYSTEM}/kubeadm-config")
-    try:
-        document = yaml.safe_load((stored.get("data") or {}).get("ClusterConfiguration", ""))
-    except yaml.YAMLError:
-        document = None
-    if not isinstance(document, dict):
+    document = read_mapping((stored.get("data") or {}).get("ClusterConfiguration", ""))
+    if document is None:
         raise ConfigError(f"the ConfigMap {SYSTEM}/kubeadm-config holds no ClusterConfiguration")
     return document
 

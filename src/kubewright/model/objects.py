@@ -43,6 +43,15 @@ def to_yaml(document: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
+def read_mapping(text: bytes | str) -> Object | None:
+    """The mapping that a YAML text holds; None where it holds something else, or is no YAML."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def metadata(
     name: str,
     namespace: str = "",

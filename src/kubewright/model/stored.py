@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from kubewright.model import kubeconfig
 from kubewright.model.objects import PUBLIC, SYSTEM, Object, config_map, to_yaml
 from kubewright.model.pki import NODES
@@ -14,6 +16,8 @@ from kubewright.model.tokens import BOOTSTRAPPERS
 from kubewright.model.versions import VersionFacts
 
 KUBEADM_CONFIG = "kubeadm-config"
+CLUSTER_STATUS = "ClusterStatus"
+"""The key of that ConfigMap under which kubeadm until 1.21 lists the control planes."""
 CLUSTER_INFO = "cluster-info"
 CLUSTER_INFO_KEY = "kubeconfig"
 SIGNATURE_PREFIX = "jws-kubeconfig-"
@@ -30,13 +34,19 @@ def kubeadm_config(
     """
     data = {"ClusterConfiguration": to_yaml(cluster_configuration).decode()}
     if cluster_status is not None:
-        data["ClusterStatus"] = to_yaml(cluster_status).decode()
+        data[CLUSTER_STATUS] = to_yaml(cluster_status).decode()
     return [
         config_map(KUBEADM_CONFIG, SYSTEM, data),
         *config_map_readers(
             "kubeadm:nodes-kubeadm-config", SYSTEM, KUBEADM_CONFIG, group(BOOTSTRAPPERS), group(NODES)
         ),
     ]
+
+
+def cluster_status_in(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The ClusterStatus in the ConfigMap `kubeadm-config`; empty where there is none."""
+    status = yaml.safe_load(((config or {}).get("data") or {}).get(CLUSTER_STATUS) or "{}")
+    return status if isinstance(status, dict) else {}
 
 
 def kubelet_config(

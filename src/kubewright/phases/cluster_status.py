@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import yaml
-
 from kubewright.clients.kube import KubeClient
+from kubewright.clients.objects import ObjectClient
 from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, ConfigError
 from kubewright.events import Activity
@@ -17,8 +16,6 @@ from kubewright.model.node import ControlPlaneNode
 from kubewright.model.objects import SYSTEM, to_yaml
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import wait_until
-
-_KEY = "ClusterStatus"
 
 
 class ClusterStatus(Phase):
@@ -36,7 +33,8 @@ class ClusterStatus(Phase):
         _, status = await self._read()
         if (status.get("apiEndpoints") or {}).get(self._api.name) == self._endpoint:
             return []
-        return [Change(Action.UPDATE, f"ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG} {_KEY} {self._api.name}")]
+        where = f"ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG} {stored.CLUSTER_STATUS}"
+        return [Change(Action.UPDATE, f"{where} {self._api.name}")]
 
     @property
     def _endpoint(self) -> dict[str, Any]:
@@ -49,8 +47,7 @@ class ClusterStatus(Phase):
                 f"there is no ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG}",
                 hint="on the first control plane, `kubewright init phase upload-config kubeadm` writes it",
             )
-        status = yaml.safe_load((config.get("data") or {}).get(_KEY) or "{}")
-        return config, status if isinstance(status, dict) else {}
+        return config, stored.cluster_status_in(config)
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write it. Another control plane may do the same for itself at this moment: the version that was read
@@ -65,14 +62,19 @@ class ClusterStatus(Phase):
         status = (status or cluster_status({})) | {
             "apiEndpoints": (status.get("apiEndpoints") or {}) | {self._api.name: self._endpoint}
         }
-        patch = {
-            "metadata": {"resourceVersion": config["metadata"]["resourceVersion"]},
-            "data": {_KEY: to_yaml(status).decode()},
-        }
-        try:
-            await self._kube.merge("v1", "ConfigMap", stored.KUBEADM_CONFIG, patch, SYSTEM)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            return "somebody else changed it"
-        return None
+        return await write_cluster_status(self._kube, config, to_yaml(status).decode())
+
+
+async def write_cluster_status(kube: ObjectClient, config: Object, status: str) -> str | None:
+    """Write a ClusterStatus into `kubeadm-config` as it was read; None, or why it must be read again first."""
+    patch = {
+        "metadata": {"resourceVersion": config["metadata"]["resourceVersion"]},
+        "data": {stored.CLUSTER_STATUS: status},
+    }
+    try:
+        await kube.merge("v1", "ConfigMap", stored.KUBEADM_CONFIG, patch, SYSTEM)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        return "somebody else changed it"
+    return None

@@ -8,8 +8,6 @@ from contextlib import suppress
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-import yaml
-
 from kubewright.clients.etcd import Credentials, EtcdClient, EtcdError, Member
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
@@ -54,8 +52,7 @@ async def endpoints(kube: KubeClient) -> list[str]:
     if urls:
         return urls
     config = await kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, "kube-system")
-    status = yaml.safe_load(((config or {}).get("data") or {}).get("ClusterStatus") or "{}")
-    rows = (status or {}).get("apiEndpoints") or {}
+    rows = stored.cluster_status_in(config).get("apiEndpoints") or {}
     return [client_url(row["advertiseAddress"]) for row in rows.values() if row.get("advertiseAddress")]
 
 

@@ -8,9 +8,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import yaml
 
 from kubewright.clients.cri import find_socket, socket_path
 from kubewright.errors import ConfigError
@@ -18,6 +15,7 @@ from kubewright.hosts import Host
 from kubewright.model import kubeconfig, x509
 from kubewright.model.kubelet import FLAGS_PATH, INSTANCE_CONFIG_PATH
 from kubewright.model.manifests import API_SERVER, manifest_path
+from kubewright.model.objects import read_mapping
 
 _KUBELET_CONF = f"{kubeconfig.KUBERNETES_DIR}/{kubeconfig.KUBELET}"
 _NODE_USER = "system:node:"
@@ -44,7 +42,7 @@ async def read_installed(host: Host) -> Installed:
         [kubeconfig.KUBELET_CLIENT_CURRENT, _KUBELET_CONF, FLAGS_PATH, INSTANCE_CONFIG_PATH, api_server]
     )
     flags = parse_flags(found.get(FLAGS_PATH, b"").decode(errors="replace"))
-    instance = _mapping(found.get(INSTANCE_CONFIG_PATH, b""))
+    instance = read_mapping(found.get(INSTANCE_CONFIG_PATH, b"")) or {}
     socket = flags.get("container-runtime-endpoint") or str(instance.get("containerRuntimeEndpoint") or "")
     pem = found.get(kubeconfig.KUBELET_CLIENT_CURRENT) or _embedded(found.get(_KUBELET_CONF, b""))
     user = x509.common_name(pem)
@@ -83,11 +81,3 @@ def _embedded(content: bytes) -> bytes:
     except (ConfigError, AttributeError, binascii.Error):
         pass
     return b""
-
-
-def _mapping(content: bytes) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError:
-        document = None
-    return document if isinstance(document, dict) else {}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import yaml
-
 from kubewright.errors import ConfigError
 from kubewright.events import Activity
 from kubewright.model.kubelet import CONFIG_PATH, INSTANCE_CONFIG_PATH
-from kubewright.model.objects import to_yaml
+from kubewright.model.objects import read_mapping, to_yaml
 from kubewright.model.patches import Patch, patched
 from kubewright.phases.files import diff_lines
 from kubewright.phases.node import Node
@@ -41,7 +39,9 @@ class KubeletConfig(Phase):
                 hint="on a control plane, `kubewright init phase upload-config kubelet` writes it",
             )
         found = await self._node.host.read_files([CONFIG_PATH, INSTANCE_CONFIG_PATH])
-        before, own = (_mapping(found.get(path, b"")) for path in (CONFIG_PATH, INSTANCE_CONFIG_PATH))
+        before, own = (
+            read_mapping(found.get(path, b"")) or {} for path in (CONFIG_PATH, INSTANCE_CONFIG_PATH)
+        )
         # Which file a host's resolver reads is the host's affair: see `HostFacts.resolv_conf` (P18).
         wanted = {**self._document, **{name: before[name] for name in (_BY_HOST,) if name in before}, **own}
         wanted = patched("kubeletconfiguration", wanted, self._patches)
@@ -55,11 +55,3 @@ class KubeletConfig(Phase):
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write it."""
         await self._node.host.write_file(CONFIG_PATH, self._content)
-
-
-def _mapping(content: bytes) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError:
-        document = None
-    return document if isinstance(document, dict) else {}

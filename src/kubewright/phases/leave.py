@@ -7,22 +7,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import yaml
-
 from kubewright.clients.etcd import EtcdClient, EtcdError, Member
 from kubewright.clients.objects import ObjectClient
-from kubewright.errors import ApiError, ExitCode, KubewrightError
+from kubewright.errors import ExitCode, KubewrightError
 from kubewright.events import Activity
 from kubewright.model import reset as model
 from kubewright.model import stored
 from kubewright.model.manifests import ETCD, manifest_path
-from kubewright.model.objects import SYSTEM
+from kubewright.model.objects import SYSTEM, Object, read_mapping
+from kubewright.phases.cluster_status import write_cluster_status
 from kubewright.phases.etcd import credentials
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import wait_until
 
-_KEY = "ClusterStatus"
 _BY_HAND = (
     "if other members are left, take this one out there: etcdctl member list, then etcdctl member remove ID"
 )
@@ -44,15 +42,13 @@ class EndpointGone(Phase):
         _, rest = await self._read()
         if rest is None:
             return []
-        target = f"{_KEY} in ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG}: without {self._node_name}"
-        return [Change(Action.UPDATE, target)]
+        where = f"{stored.CLUSTER_STATUS} in ConfigMap {SYSTEM}/{stored.KUBEADM_CONFIG}"
+        return [Change(Action.UPDATE, f"{where}: without {self._node_name}")]
 
-    async def _read(self) -> tuple[str, str | None]:
-        """The ConfigMap's version, and its ClusterStatus without this node; None where it is not in it."""
-        config = await self._kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, SYSTEM)
-        status = yaml.safe_load(((config or {}).get("data") or {}).get(_KEY) or "{}")
-        rest = model.without_endpoint(status, self._node_name) if isinstance(status, dict) else None
-        return str(((config or {}).get("metadata") or {}).get("resourceVersion", "")), rest
+    async def _read(self) -> tuple[Object, str | None]:
+        """The ConfigMap, and its ClusterStatus without this node; None where it is not in it."""
+        config = await self._kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, SYSTEM) or {}
+        return config, model.without_endpoint(stored.cluster_status_in(config), self._node_name)
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write it. Another control plane may do the same at this moment; a lost race is run again."""
@@ -60,17 +56,8 @@ class EndpointGone(Phase):
         await wait_until(self._written, what, deadline=30, progress=activity.progress)
 
     async def _written(self) -> str | None:
-        version, rest = await self._read()
-        if rest is None:
-            return None
-        patch = {"metadata": {"resourceVersion": version}, "data": {_KEY: rest}}
-        try:
-            await self._kube.merge("v1", "ConfigMap", stored.KUBEADM_CONFIG, patch, SYSTEM)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            return "somebody else changed it"
-        return None
+        config, rest = await self._read()
+        return None if rest is None else await write_cluster_status(self._kube, config, rest)
 
 
 class EtcdMemberGone(Phase):
@@ -132,11 +119,7 @@ class EtcdMemberGone(Phase):
 
     async def _pod(self) -> dict[str, Any]:
         content = await self._node.host.read_file(manifest_path(ETCD))
-        try:
-            pod = yaml.safe_load(content or b"")
-        except yaml.YAMLError:
-            pod = None
-        return pod if isinstance(pod, dict) else {}
+        return read_mapping(content or b"") or {}
 
     async def _client(self, flags: dict[str, str]) -> EtcdClient:
         """By this member, or where it is down by those that it started with."""
@@ -159,10 +142,8 @@ class EtcdMemberGone(Phase):
         voters = [one for one in members if not one.is_learner]
         others = [one for one in voters if mine is None or one.id != mine.id]
         if mine is None or not others:
-            return (
-                None,
-                "",
-            )  # etcd never lets its last voter go, and a learner that is left is none without it
+            # etcd never lets its last voter go, and a learner that is left is none without it.
+            return None, ""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_health(etcd, one)) for one in others]
         healthy = sum(not task.result() for task in tasks)

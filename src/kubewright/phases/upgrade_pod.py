@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar
-
-import yaml
+from typing import ClassVar
 
 from kubewright.clients.cri import open_cri
 from kubewright.clients.paths import Object
@@ -14,7 +12,7 @@ from kubewright.events import Activity
 from kubewright.model import upgrade as model
 from kubewright.model.cert_settings import CertSettings
 from kubewright.model.manifests import manifest_path
-from kubewright.model.objects import to_yaml
+from kubewright.model.objects import read_mapping, to_yaml
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.renewal import RenewCertificates
@@ -79,11 +77,7 @@ class UpgradePod(Phase):
     async def look(self) -> list[Change]:
         """How it differs."""
         self._old = await self._node.host.read_file(self._path) or b""
-        try:
-            before: Any = yaml.safe_load(self._old)
-        except yaml.YAMLError:
-            before = None
-        before = before if isinstance(before, dict) else None
+        before = read_mapping(self._old)
         if before is not None and model.same_manifest(before, self._pod):
             return []
         lines = tuple(model.manifest_diff(self._path, before, self._pod)[2:])

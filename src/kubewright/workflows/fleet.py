@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
-
-import yaml
 
 from kubewright.errors import KubewrightError, leaves
 from kubewright.events import Events
@@ -17,6 +14,7 @@ from kubewright.model import preflight, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.facts import HostFacts
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
+from kubewright.model.objects import read_mapping
 from kubewright.phases.node import Node
 
 _KUBECONFIGS = tuple(
@@ -107,13 +105,6 @@ async def open_fleet(spec: ClusterSpec, endpoint: str | None, events: Events) ->
 
 async def _belonging(host: Host) -> preflight.Belonging:
     found = await host.read_files([*_KUBECONFIGS, _CA, *_MANIFESTS, KUBELET_CLIENT_CURRENT])
-    kubeconfigs: dict[str, Mapping[str, Any]] = {}
-    for path in _KUBECONFIGS:
-        if path in found:
-            try:
-                document = yaml.safe_load(found[path])
-            except yaml.YAMLError:
-                document = None
-            kubeconfigs[path] = document if isinstance(document, dict) else {}
+    kubeconfigs = {path: read_mapping(found[path]) or {} for path in _KUBECONFIGS if path in found}
     user = x509.common_name(found.get(KUBELET_CLIENT_CURRENT, b"")) if kubeconfigs else ""
     return preflight.Belonging(found.get(_CA), kubeconfigs, any(path in found for path in _MANIFESTS), user)

@@ -172,8 +172,7 @@ class InitRun(StepRun):
         kube = await self._api()
         if kube is None or not self._settings.facts.cluster_status_kept:
             return {}
-        found = await kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, SYSTEM) or {}
-        status = yaml.safe_load((found.get("data") or {}).get("ClusterStatus") or "{}") or {}
+        status = stored.cluster_status_in(await kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, SYSTEM))
         return {
             name: (row["advertiseAddress"], row["bindPort"])
             for name, row in (status.get("apiEndpoints") or {}).items()

@@ -15,7 +15,7 @@ from kubewright.errors import ConfigError, ExitCode, HostError
 from kubewright.hosts import Host
 from kubewright.model import stored
 from kubewright.model.manifests import ETCD, manifest_path
-from kubewright.model.objects import SYSTEM
+from kubewright.model.objects import SYSTEM, read_mapping
 from kubewright.model.upgrade import CONTROL_PLANE, ClusterState, ComponentConfig, tag_of
 from kubewright.model.version import Version
 from kubewright.model.versions import facts_for
@@ -93,15 +93,8 @@ async def read_manifests(host: Host, elsewhere: Mapping[str, str] | None = None)
     """
     paths = {name: manifest_path(name) for name in (ETCD, *CONTROL_PLANE)} | dict(elsewhere or {})
     found = await host.read_files(paths.values())
-    pods = {}
-    for name, path in paths.items():
-        try:
-            pod = yaml.safe_load(found.get(path, b""))
-        except yaml.YAMLError:
-            pod = None
-        if isinstance(pod, dict):
-            pods[name] = pod
-    return pods
+    pods = {name: read_mapping(found.get(path, b"")) for name, path in paths.items()}
+    return {name: pod for name, pod in pods.items() if pod is not None}
 
 
 def require_control_plane(
