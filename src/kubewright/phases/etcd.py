@@ -56,6 +56,29 @@ async def endpoints(kube: KubeClient) -> list[str]:
     return [client_url(row["advertiseAddress"]) for row in rows.values() if row.get("advertiseAddress")]
 
 
+async def until_granted(
+    ask: Callable[[], Awaitable[object]],
+    what: str,
+    *,
+    deadline: float,
+    progress: Callable[[str], None],
+    hint: str = "",
+) -> None:
+    """Ask etcd for a change until it is in a state for it: it may elect a leader, another member may be joining,
+    or one has been back for less than 5 s. `deadline` is in seconds. Raises as `wait_until`, and `EtcdError`."""
+
+    async def missing() -> str | None:
+        try:
+            await ask()
+        except EtcdError as error:
+            if not error.not_now:
+                raise
+            return error.message
+        return None
+
+    await wait_until(missing, what, deadline=deadline, interval=0.2, progress=progress, hint=hint)
+
+
 class EtcdHealthy(Phase):
     """All members of etcd serve: before that no further one may be announced."""
 
@@ -201,19 +224,8 @@ class NewEtcdMember(Phase):
         return found
 
     async def _patiently(self, ask: Callable[[], Awaitable[object]], what: str, activity: Activity) -> None:
-        """Ask etcd for something until it is in a state for it: it elects a leader, or another member joins."""
-
-        async def missing() -> str | None:
-            try:
-                await ask()
-            except EtcdError as error:
-                if not (error.passes or error.not_now):
-                    raise
-                return error.message
-            return None
-
-        await wait_until(
-            missing, f"{self.host_name}: {what}", deadline=120, interval=0.2, progress=activity.progress,
+        await until_granted(
+            ask, f"{self.host_name}: {what}", deadline=120, progress=activity.progress,
             hint="are all members up? `kubectl -n kube-system get pods -l component=etcd -o wide`",
         )  # fmt: skip
 
@@ -236,12 +248,7 @@ class NewEtcdMember(Phase):
 
     async def _wait_for_start(self, etcd: EtcdClient, activity: Activity) -> None:
         async def missing() -> str | None:
-            try:
-                mine = self._mine(await etcd.members())
-            except EtcdError as error:
-                if not error.passes:
-                    raise
-                return error.message
+            mine = self._mine(await etcd.members())
             return None if mine is not None and mine.started else "it has not reached the other members yet"
 
         await wait_until(

@@ -16,7 +16,7 @@ from kubewright.model import stored
 from kubewright.model.manifests import ETCD, manifest_path
 from kubewright.model.objects import SYSTEM, Object, read_mapping
 from kubewright.phases.cluster_status import write_cluster_status
-from kubewright.phases.etcd import credentials
+from kubewright.phases.etcd import credentials, until_granted
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import wait_until
@@ -158,19 +158,11 @@ class EtcdMemberGone(Phase):
                 return
             etcd.endpoints = [url for url in etcd.endpoints if url not in mine.client_urls]
             found = mine
-
-            async def gone() -> str | None:
-                try:
-                    await etcd.remove(found.id)
-                except EtcdError as error:
-                    if not (error.passes or error.not_now):
-                        raise
-                    return error.message
-                return None
-
-            # etcd refuses while a member has been back for less than 5 s, or while it elects a leader.
-            await wait_until(
-                gone, f"{mine} to leave etcd", deadline=60, interval=0.2, progress=activity.progress
+            await until_granted(
+                lambda: etcd.remove(found.id),
+                f"{mine} to leave etcd",
+                deadline=60,
+                progress=activity.progress,
             )
 
 

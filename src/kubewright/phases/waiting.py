@@ -27,7 +27,7 @@ async def wait_until(
 
     What it returns otherwise says what is not there yet; it is shown as progress when it changes and every
     `REPEAT` seconds, and as evidence when `deadline` seconds have passed, together with what `diagnose` finds
-    then. An API server that does not answer for a moment is waited for, too. Raises `WaitTimeoutError`.
+    then. An API server or etcd that does not answer for a moment is waited for, too. Raises `WaitTimeoutError`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline
