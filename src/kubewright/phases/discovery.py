@@ -82,7 +82,7 @@ async def by_token(
     asked = _Asked(host, token, url)
 
     async def attempt() -> discovery.ClusterInfo:
-        answer = await _look(host, Server(url))
+        answer = await _ask(host, Server(url), read_cluster_info)
         found = discovery.cluster_of(answer.body)
         known = discovery.pinned(found.ca, pins, url) if pins else b""
         try:
@@ -94,7 +94,7 @@ async def by_token(
         await _check_clock(host, found.ca, answer)
         if not pins:
             return found
-        again = await _look(host, Server(url, found.ca))
+        again = await _ask(host, Server(url, found.ca), read_cluster_info)
         discovery.verify_signature(again.body, token)
         if discovery.cluster_of(again.body) != found:
             raise discovery.OtherClusterError(
@@ -121,7 +121,8 @@ class _Asked:
         """Raise `UnsignedError` where it is known, `UnknownTokenError` where it has not been for some seconds."""
         if self._now() >= self._next:
             self._next = self._now() + _ASK_EVERY
-            self._known = await _accepted(self._host, Server(self._url, ca, token=self._token.reveal()))
+            server = Server(self._url, ca, token=self._token.reveal())
+            self._known = await _ask(self._host, server, whether_accepted)
             self._unknown_since = 0.0 if self._known else self._unknown_since or self._now()
         if self._known:
             raise discovery.unsigned_but_known(self._identity)
@@ -140,7 +141,7 @@ async def by_file(
 
     async def attempt() -> Server:
         try:
-            answer = await _look(host, server)
+            answer = await _ask(host, server, read_cluster_info)
         except discovery.NotPublicError:
             return server  # the cluster's owner keeps it to himself; the server has proved who it is
         try:
@@ -159,7 +160,7 @@ async def require_accepted(host: Host, found: Discovered, token: Secret[str]) ->
     identity, _ = tokens.parse_token(token)
     loop = asyncio.get_running_loop()
     end = loop.time() + _GRACE
-    while not await _accepted(host, server):
+    while not await _ask(host, server, whether_accepted):
         if loop.time() >= end:
             same = identity == found.token_id
             raise (discovery.expired if same else discovery.bootstrap_refused)(identity, server.url)
@@ -170,21 +171,12 @@ async def require_accepted(host: Host, found: Discovered, token: Secret[str]) ->
 # -- asking -------------------------------------------------------------------------------------------------------
 
 
-async def _look(host: Host, server: Server) -> Answer:
-    """`cluster-info`, over the host's connection. Raises `DiscoveryError`."""
+async def _ask(host: Host, server: Server, question: Callable[[Server], Awaitable[T]]) -> T:
+    """What a server answers, over the host's connection. Raises `DiscoveryError`."""
     url = urlsplit(server.url)
     try:
         async with host.forward_tcp(url.hostname or "", url.port or 443) as way:
-            return await read_cluster_info(server.through(*way))
-    except LookError as error:
-        raise _discovery_error(error, server.url) from error
-
-
-async def _accepted(host: Host, server: Server) -> bool:
-    url = urlsplit(server.url)
-    try:
-        async with host.forward_tcp(url.hostname or "", url.port or 443) as way:
-            return await whether_accepted(server.through(*way))
+            return await question(server.through(*way))
     except LookError as error:
         raise _discovery_error(error, server.url) from error
 
