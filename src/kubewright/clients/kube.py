@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kubewright.clients.objects import FIELD_MANAGER, ObjectClient, no_answer_hint, refused, selectors
+from kubewright.clients.objects import (
+    FIELD_MANAGER,
+    ObjectClient,
+    payload,
+    refused,
+    selectors,
+    unanswered,
+)
 from kubewright.clients.paths import Object, object_path
 from kubewright.clients.server import Server
 from kubewright.errors import ApiError
@@ -97,7 +104,7 @@ class KubeClient(ObjectClient):
         """One request; the answer's body. Raises `ApiError` for a status of 400 or more, or no answer."""
         url, options = self._where(path)
         if body is not None:
-            options["data"] = body if isinstance(body, bytes) else json.dumps(body).encode()
+            options["data"] = payload(body)
             options["headers"]["Content-Type"] = content_type
         if timeout is not None:
             options["timeout"] = aiohttp.ClientTimeout(total=timeout)
@@ -108,10 +115,7 @@ class KubeClient(ObjectClient):
                     raise refused(method, path, response.status, data)
                 return data
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(
-                f"{method} {self.server.url}{path}: {str(error) or type(error).__name__}",
-                hint=no_answer_hint(error),
-            ) from error
+            raise unanswered(method, f"{self.server.url}{path}", error) from error
 
     # -- streams ----------------------------------------------------------------------------------------------
 
@@ -215,7 +219,7 @@ class KubeClient(ObjectClient):
                     raise refused("GET", "/readyz", response.status, data)
                 return data.decode(errors="replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(f"GET {self.server.url}/readyz: {str(error) or type(error).__name__}") from error
+            raise unanswered("GET", f"{self.server.url}/readyz", error) from error
 
     async def healthz(self, path: str = "/readyz", *, timeout: float = 2.0) -> bool:
         """Whether a health endpoint answers 200 within `timeout` seconds."""

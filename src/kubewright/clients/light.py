@@ -1,20 +1,17 @@
 """A client of the Kubernetes API for commands that ask one or two things: it loads faster than `KubeClient`.
 
-
 HTTP/1.1 (RFC 9112) over one TLS connection, which is kept between requests; no watches and no streams.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from kubewright.clients.objects import ObjectClient, no_answer_hint, refused
+from kubewright.clients.objects import ObjectClient, payload, refused, unanswered
 from kubewright.clients.server import Server
-from kubewright.errors import ApiError
 
 _CONNECT = 10.0  # seconds
 _LINE = 2**16
@@ -55,7 +52,7 @@ class LightClient(ObjectClient):
         headers = {"Host": url.netloc, "Accept": "application/json", **self._identity()}
         data = b""
         if body is not None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            data = payload(body)
             headers |= {"Content-Type": content_type, "Content-Length": str(len(data))}
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         message = "\r\n".join([*lines, "", ""]).encode() + data
@@ -67,10 +64,7 @@ class LightClient(ObjectClient):
                     await self.close()  # what is left of an answer would be taken for the next one's
                     raise
         except (OSError, TimeoutError, EOFError, ValueError) as error:
-            raise ApiError(
-                f"{method} {self.server.url}{path}: {str(error) or type(error).__name__}",
-                hint=no_answer_hint(error),
-            ) from error
+            raise unanswered(method, f"{self.server.url}{path}", error) from error
         if status >= 400:
             raise refused(method, path, status, answer)
         return answer

@@ -160,6 +160,11 @@ class ObjectClient(ABC):
         return True
 
 
+def payload(body: Any) -> bytes:
+    """What a request sends: `body` itself where it is bytes, else its JSON."""
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
 def selectors(labels: str, fields: str) -> dict[str, str]:
     """The query of a list or watch."""
     return ({"labelSelector": labels} if labels else {}) | ({"fieldSelector": fields} if fields else {})
@@ -172,7 +177,7 @@ _NOT_KNOWN = (
 )
 
 
-def no_answer_hint(error: BaseException) -> str:
+def _no_answer_hint(error: BaseException) -> str:
     """The mend where a request had no answer; a certificate that is not accepted is no matter of reaching it."""
     if "CERTIFICATE_VERIFY_FAILED" not in str(error):
         return "is the API server up, and reachable from here?"
@@ -181,6 +186,11 @@ def no_answer_hint(error: BaseException) -> str:
         "control plane, `kubewright certs check-expiration` shows it, and `kubewright certs renew apiserver` "
         "renews it (P22)"
     )
+
+
+def unanswered(method: str, url: str, error: Exception) -> ApiError:
+    """The error for a request that had no answer, or none that could be read."""
+    return ApiError(f"{method} {url}: {str(error) or type(error).__name__}", hint=_no_answer_hint(error))
 
 
 def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
