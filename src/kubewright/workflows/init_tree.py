@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeAlias
 
-from kubewright.workflows.tree import Step
+from kubewright.workflows.tree import Step, leaf
 
 if TYPE_CHECKING:
     from kubewright.workflows.init import Init
@@ -59,14 +59,8 @@ def _static_pod(name: str, pod: str, *flags: str) -> InitStep:
     return Step(name, f"Write the static Pod {pod}", run, flags=(*_MANIFEST, *flags))
 
 
-def _step(
-    name: str, title: str, run: Callable[[Init], Awaitable[None]], *flags: str, hidden: bool = False
-) -> InitStep:
-    return Step(name, title, run, flags=flags, hidden=hidden)
-
-
 INIT: tuple[InitStep, ...] = (
-    _step(
+    leaf(
         "preflight", "Check that the host is fit, and pull the images", lambda init: init.preflight(),
         "ignore-preflight-errors", "node-name", "cri-socket", "kubernetes-version", "image-repository",
     ),
@@ -84,8 +78,8 @@ INIT: tuple[InitStep, ...] = (
             _certificate("etcd-peer", "by which etcd's members know each other", "node-name"),
             _certificate("etcd-healthcheck-client", "by which etcd's health is asked for"),
             _certificate("apiserver-etcd-client", "by which the API server connects to etcd"),
-            _step("sa", "Make the pair of keys that signs service accounts' tokens",
-                  lambda init: init.service_account(), "cert-dir"),
+            leaf("sa", "Make the pair of keys that signs service accounts' tokens",
+                 lambda init: init.service_account(), "cert-dir"),
         ),
         flags=(*_VERSIONED, *_API_NAMES),
     ),
@@ -100,8 +94,8 @@ INIT: tuple[InitStep, ...] = (
         ),
         flags=(*_KUBECONFIG, "node-name"),
     ),
-    _step("kubelet-start", "Write the kubelet's configuration and start it", lambda init: init.kubelet_start(),
-          "cri-socket", "node-name"),
+    leaf("kubelet-start", "Write the kubelet's configuration and start it", lambda init: init.kubelet_start(),
+         "cri-socket", "node-name"),
     Step(
         "control-plane",
         "Write the control plane's static Pods",
@@ -116,32 +110,32 @@ INIT: tuple[InitStep, ...] = (
         "etcd",
         "Write etcd's static Pod",
         steps=(
-            _step("local", "Write the static Pod of the one local etcd", lambda init: init.etcd_local(),
-                  *_PATCHED, "node-name"),
+            leaf("local", "Write the static Pod of the one local etcd", lambda init: init.etcd_local(),
+                 *_PATCHED, "node-name"),
         ),
         all_at_once=False,
     ),
-    _step("wait-control-plane", "Wait until the API server answers", lambda init: init.wait_control_plane(),
-          hidden=True),
+    leaf("wait-control-plane", "Wait until the API server answers", lambda init: init.wait_control_plane(),
+         hidden=True),
     Step(
         "upload-config",
         "Keep the configuration in the cluster, for nodes that join and for upgrades",
         steps=(
-            _step("kubeadm", "Keep the ClusterConfiguration in a ConfigMap", lambda init: init.upload_kubeadm(),
-                  "kubeconfig"),
-            _step("kubelet", "Keep the kubelets' configuration in a ConfigMap",
-                  lambda init: init.upload_kubelet(), "kubeconfig"),
+            leaf("kubeadm", "Keep the ClusterConfiguration in a ConfigMap", lambda init: init.upload_kubeadm(),
+                 "kubeconfig"),
+            leaf("kubelet", "Keep the kubelets' configuration in a ConfigMap",
+                 lambda init: init.upload_kubelet(), "kubeconfig"),
         ),
         flags=("kubeconfig",),
         aliases=("uploadconfig",),
     ),
-    _step(
+    leaf(
         "upload-certs", "Keep the shared certificates in the cluster, encrypted, for two hours",
         lambda init: init.upload_certs(),
         "kubeconfig", "upload-certs", "certificate-key", "skip-certificate-key-print",
     ),
-    _step("mark-control-plane", "Label and taint the Node as a control plane",
-          lambda init: init.mark_control_plane(), "node-name"),
+    leaf("mark-control-plane", "Label and taint the Node as a control plane",
+         lambda init: init.mark_control_plane(), "node-name"),
     Step("bootstrap-token", "Make bootstrap tokens, and let nodes join with them",
          lambda init: init.bootstrap_token(), flags=("kubeconfig", "skip-token-print"),
          aliases=("bootstraptoken",)),
@@ -149,8 +143,8 @@ INIT: tuple[InitStep, ...] = (
         "kubelet-finalize",
         "Let the kubelet use the certificate that it renews itself",
         steps=(
-            _step("experimental-cert-rotation", "Point kubelet.conf at the certificate that the kubelet renews",
-                  lambda init: init.kubelet_finalize(), "cert-dir"),
+            leaf("experimental-cert-rotation", "Point kubelet.conf at the certificate that the kubelet renews",
+                 lambda init: init.kubelet_finalize(), "cert-dir"),
         ),
         flags=("cert-dir",),
     ),
@@ -158,8 +152,8 @@ INIT: tuple[InitStep, ...] = (
         "addon",
         "Deploy what every cluster needs",
         steps=(
-            _step("coredns", "Deploy cluster DNS", lambda init: init.coredns(), *_ADDON, *_DNS),
-            _step("kube-proxy", "Deploy kube-proxy", lambda init: init.kube_proxy(), *_ADDON, *_PROXY),
+            leaf("coredns", "Deploy cluster DNS", lambda init: init.coredns(), *_ADDON, *_DNS),
+            leaf("kube-proxy", "Deploy kube-proxy", lambda init: init.kube_proxy(), *_ADDON, *_PROXY),
         ),
         flags=(*_ADDON, *_DNS, *_PROXY),
     ),

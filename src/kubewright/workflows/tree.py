@@ -42,6 +42,13 @@ class Step(Generic[R]):
     """Other names that `phase` takes for it, and help does not show."""
 
 
+def leaf(
+    name: str, title: str, run: Callable[[R], Awaitable[None]], *flags: str, hidden: bool = False
+) -> Step[R]:
+    """A step without steps below it."""
+    return Step(name, title, run, flags=flags, hidden=hidden)
+
+
 def paths(steps: Sequence[Step[R]], above: str = "") -> Iterator[tuple[str, Step[R]]]:
     """Every step with its path, in the order in which they run."""
     for step in steps:
