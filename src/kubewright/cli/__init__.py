@@ -46,9 +46,8 @@ def _usage(error: click.UsageError, *, output: str = "") -> Exception:
     from kubewright.cli.report import report
     from kubewright.errors import ExitCode, KubewrightError
 
-    message = " ".join(error.format_message().split()).removesuffix(
-        "."
-    )  # click lists choices on lines of their own
+    words = error.format_message().split()  # click lists choices on lines of their own
+    message = " ".join(words).removesuffix(".")
     path = error.ctx.command_path if error.ctx else "kubewright"
     mine = KubewrightError(
         message[:1].lower() + message[1:], hint=f"see {path} --help", exit_code=ExitCode.USAGE
