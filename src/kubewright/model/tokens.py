@@ -30,8 +30,9 @@ USAGES = ("signing", "authentication")
 TOKEN_LIFETIME = timedelta(hours=24)
 """Of a token for which no other was said."""
 
+TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})", re.ASCII)
+"""The form of a whole token: its id and its secret."""
 _ID = re.compile(r"[a-z0-9]{6}", re.ASCII)
-_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})", re.ASCII)
 _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]", re.ASCII)
 _ALPHABET = string.ascii_lowercase + string.digits
 _USAGE_PREFIX = "usage-bootstrap-"
@@ -67,7 +68,7 @@ def generate_token() -> Secret[str]:
 
 def parse_token(token: Secret[str], field: str = "token") -> tuple[str, Secret[str]]:
     """The id and secret of a token. Raises `ConfigError`, which names `field` and does not show the token."""
-    match = _TOKEN.fullmatch(token.reveal())
+    match = TOKEN.fullmatch(token.reveal())
     if match is None:
         raise ConfigError(
             f"{field}: not a bootstrap token",

@@ -33,7 +33,7 @@ from kubewright.model.config.documents import (
     read_documents,
     write_documents,
 )
-from kubewright.model.config.findings import FindingsError
+from kubewright.model.config.findings import FindingsError, shown
 
 
 def read(*documents: dict[str, Any]) -> Documents:
@@ -370,6 +370,18 @@ def test_a_token_in_a_wrong_field_is_not_shown() -> None:
     with pytest.raises(ConfigError) as raised:
         read_documents(text, source="kubeadm.yaml")
     assert "featureGates.token: must be true or false, not '<secret>'" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (f"key {'0aF3' * 16}", "'key <secret>'"),
+        ("use abcdef.0123456789abcdef", "'use <secret>'"),
+        (f"sha256:{'0af3' * 16}", f"'sha256:{'0af3' * 16}'"),  # a CA's hash, or an image's digest: public
+    ],
+)
+def test_secrets_in_quoted_values_are_hidden_and_hashes_are_not(text: str, seen: str) -> None:
+    assert shown(text) == seen
 
 
 def test_no_tokens_are_the_default_one() -> None:

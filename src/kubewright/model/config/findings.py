@@ -15,6 +15,7 @@ from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.config.extra_args import Argument
 from kubewright.model.config.yamltext import Document, Path, render_path
 from kubewright.model.extra_args import ExtraArgs
+from kubewright.model.tokens import TOKEN
 
 _ORDER = (
     ExitCode.CONFIG_UNKNOWN_FIELD,
@@ -114,8 +115,9 @@ def unknown_field(path: Path, name: str, known: Iterable[str]) -> Finding:
     )
 
 
-_SECRET = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b|\b[0-9a-fA-F]{64}\b")
-"""A bootstrap token, and a certificate key, wherever somebody has put them."""
+_SECRET = re.compile(rf"\b{TOKEN.pattern}\b|(?<!sha256:)\b[0-9a-fA-F]{{64}}\b")
+"""A bootstrap token, and a certificate key, wherever somebody has put them; the hash of a CA, or of an image, is
+public."""
 
 
 def shown(value: Any) -> str:
