@@ -45,7 +45,7 @@ for program; do command -v "$program" >/dev/null || echo "$program"; done
 _PASSWORD = re.compile(r"\b(password|auth|identity_?token|authorization)\b[\"']?\s*=.*", re.IGNORECASE)
 
 
-def without_passwords(diff: Sequence[str]) -> tuple[str, ...]:
+def without_registry_secrets(diff: Sequence[str]) -> tuple[str, ...]:
     """Lines of a diff of containerd's configuration, without the secrets of registries."""
     return tuple(_PASSWORD.sub(r"\1 = <secret>", line) for line in diff)
 
@@ -180,7 +180,7 @@ class Runtime(Phase):
             changes.append(
                 Change(
                     action, CONTAINERD_CONFIG, self.host_name,
-                    without_passwords(diff_lines("", live or b"", wanted)),
+                    without_registry_secrets(diff_lines("", live or b"", wanted)),
                 )
             )  # fmt: skip
         state = await host.run(["systemctl", "is-active", "containerd"], check=False)

@@ -17,7 +17,7 @@ from kubewright.model import kubeconfig
 from kubewright.phases.controlplane import _CONTAINERS, StaticPods, same_pod
 from kubewright.phases.local_kubeconfig import LocalKubeconfig
 from kubewright.phases.node import Node
-from kubewright.phases.prepare import CONTAINERD_CONFIG, Runtime, without_passwords
+from kubewright.phases.prepare import CONTAINERD_CONFIG, Runtime, without_registry_secrets
 from kubewright.secret import Secret
 
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
@@ -107,8 +107,8 @@ async def test_containerds_configuration_stays_as_private_as_it_was() -> None:
      '+Authorization = ["Basic s3"]'],
 )  # fmt: skip
 def test_no_registrys_secret_is_in_a_plan(line: str) -> None:
-    assert "s3" not in without_passwords([line])[0]
-    assert without_passwords(['+sandbox_image = "pause"']) == ('+sandbox_image = "pause"',)
+    assert "s3" not in without_registry_secrets([line])[0]
+    assert without_registry_secrets(['+sandbox_image = "pause"']) == ('+sandbox_image = "pause"',)
 
 
 async def test_the_kubeconfig_may_be_asked_for_with_a_relative_path(
