@@ -1,16 +1,22 @@
-"""What the tests of whole clusters share: a home directory, the `kubewright` in it, and one cluster."""
+"""What tests share: a home directory, the `kubewright` in it, the real kubeadm, and one cluster."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 import yaml
 from cluster_fixtures import CLUSTER, OURS, Kubewright, Leftovers, Run, remove_labs
 
+from kubewright.components.debian import DebianSource
+from kubewright.components.debian_images import local_arch
+from kubewright.components.source import Form, Want
+from kubewright.events import Events
 from kubewright.lab.lab import Lab, open_lab
 
 USERS_KUBECONFIG = {
@@ -44,6 +50,17 @@ def kubewright(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubewright]
     remove_labs(found)
     yield found
     remove_labs(found)
+
+
+@pytest.fixture(scope="session")
+async def real_kubeadm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real kubeadm 1.20.2, to be run here or copied into a machine."""
+    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
+    [artifact] = await DebianSource().fetch([want], Events())
+    program = tmp_path_factory.mktemp("bin") / "kubeadm"
+    shutil.copyfile(artifact.path, program)
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,7 @@ from typing import Any
 import pytest
 from cluster_fixtures import BAD, Kubewright, Run, copied, lab_of, on, put, written
 
-from kubewright.components.debian import DebianSource
-from kubewright.components.debian_images import local_arch
-from kubewright.components.source import Form, Want
 from kubewright.errors import ExitCode
-from kubewright.events import Events
 from kubewright.lab.keys import make_key, write_private
 from kubewright.lab.lab import Lab
 
@@ -228,11 +224,9 @@ def test_a_system_that_is_not_supported(bad: Input) -> None:
         on(bad.lab, "w1", "umount /etc/os-release; rm /run/os")
 
 
-async def test_a_node_that_kubeadm_has_made(bad: Input) -> None:
+def test_a_node_that_kubeadm_has_made(bad: Input, real_kubeadm: Path) -> None:
     """The files are the real kubeadm's: those that it leaves on a node of its cluster."""
-    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
-    [kubeadm] = await DebianSource().fetch([want], Events())
-    put(bad.lab, "w1", kubeadm.path, "/run/kubeadm")
+    put(bad.lab, "w1", real_kubeadm, "/run/kubeadm")
     make = """
         set -e
         /run/kubeadm init phase certs ca >/dev/null

@@ -7,6 +7,7 @@ import base64
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,6 @@ import yaml
 from cluster_fixtures import Kubewright, client, on, put
 from kubeadm_machines import kubewright_on
 
-from kubewright.components.debian import DebianSource
-from kubewright.components.debian_images import local_arch
-from kubewright.components.source import Form, Want
-from kubewright.events import Events
 from kubewright.lab.lab import Lab
 
 pytestmark = [
@@ -31,11 +28,9 @@ MOST_VERBOSE = 2
 
 
 @pytest.fixture(scope="module")
-async def kubeadm(cluster: Lab) -> Lab:
+def kubeadm(cluster: Lab, real_kubeadm: Path) -> Lab:
     """The cluster, with the real kubeadm 1.20.2 on its control plane."""
-    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
-    [artifact] = await DebianSource().fetch([want], Events())
-    put(cluster, "cp1", artifact.path, "/run/kubeadm")
+    put(cluster, "cp1", real_kubeadm, "/run/kubeadm")
     return cluster
 
 

@@ -22,11 +22,7 @@ from kubeadm_machines import kubewright_on, write
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.server import Server
-from kubewright.components.debian import DebianSource
-from kubewright.components.debian_images import local_arch
-from kubewright.components.source import Form, Want
 from kubewright.errors import ApiError
-from kubewright.events import Events
 from kubewright.lab.lab import Lab
 from kubewright.model import kubeconfig, renewal, x509
 from kubewright.model.pki import PKI_DIR
@@ -59,11 +55,9 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-async def both(kubewright: Kubewright, cluster: Lab) -> Both:
+def both(kubewright: Kubewright, cluster: Lab, real_kubeadm: Path) -> Both:
     """Our commands over SSH, and real kubeadm 1.20.2 on the control plane."""
-    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
-    [artifact] = await DebianSource().fetch([want], Events())
-    put(cluster, "cp1", artifact.path, "/run/kubeadm")
+    put(cluster, "cp1", real_kubeadm, "/run/kubeadm")
     return Both(kubewright, cluster)
 
 

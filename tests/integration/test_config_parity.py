@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,6 @@ from click.testing import CliRunner
 from tests.unit.config.kubeadm_files import FULL, HASH, TOKEN, text_of
 
 from kubewright.cli import cli
-from kubewright.components.debian import DebianSource
-from kubewright.components.debian_images import local_arch
-from kubewright.components.source import Form, Want
-from kubewright.events import Events
 
 pytestmark = pytest.mark.integration
 
@@ -54,16 +49,6 @@ FULL_INIT["bootstrapTokens"] = [
 del FULL_CLUSTER["featureGates"]
 
 
-@pytest.fixture(scope="module")
-async def kubeadm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
-    [artifact] = await DebianSource().fetch([want], Events())
-    program = tmp_path_factory.mktemp("bin") / "kubeadm"
-    shutil.copyfile(artifact.path, program)
-    program.chmod(0o755)
-    return program
-
-
 def theirs(kubeadm: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [str(kubeadm), "config", *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -82,9 +67,9 @@ def documents(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", ["init-defaults", "join-defaults"])
-def test_the_same_defaults_are_printed(kubeadm: Path, what: str) -> None:
+def test_the_same_defaults_are_printed(real_kubeadm: Path, what: str) -> None:
     args = ("print", what, "--component-configs", "KubeletConfiguration,KubeProxyConfiguration")
-    mine, other = documents(ours(*args)), documents(theirs(kubeadm, *args).stdout)
+    mine, other = documents(ours(*args)), documents(theirs(real_kubeadm, *args).stdout)
     for kinds in (mine, other):
         node = kinds.get("InitConfiguration") or kinds["JoinConfiguration"]
         # kubeadm 1.20 assumes Docker, and its own release's first patch.
@@ -112,10 +97,12 @@ def test_the_same_defaults_are_printed(kubeadm: Path, what: str) -> None:
     ],
     ids=["plain", "full", "etcd", "ecdsa", "token", "subnets", "join", "control-plane", "join-by-file"],
 )  # fmt: skip
-def test_the_same_comes_out_of_a_migration(kubeadm: Path, tmp_path: Path, file: list[dict[str, Any]]) -> None:
+def test_the_same_comes_out_of_a_migration(
+    real_kubeadm: Path, tmp_path: Path, file: list[dict[str, Any]]
+) -> None:
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(text_of(file))
-    done = theirs(kubeadm, "migrate", "--old-config", str(old))
+    done = theirs(real_kubeadm, "migrate", "--old-config", str(old))
     assert done.returncode == 0, done.stderr
     expected = documents(done.stdout)
     for join in filter(None, [expected.get("JoinConfiguration")]):
@@ -129,7 +116,9 @@ def test_the_same_comes_out_of_a_migration(kubeadm: Path, tmp_path: Path, file: 
     # The way through v1beta4 and back changes nothing, and kubeadm reads what we wrote as what it wrote itself.
     ours("migrate", "--old-config", str(old), "--new-config", str(new), "--api-version", "v1beta4")
     new.write_text(ours("migrate", "--old-config", str(new), "--api-version", "v1beta2"))
-    assert documents(theirs(kubeadm, "migrate", "--old-config", str(new)).stdout) == documents(done.stdout)
+    assert documents(theirs(real_kubeadm, "migrate", "--old-config", str(new)).stdout) == documents(
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,10 +155,12 @@ def test_the_same_comes_out_of_a_migration(kubeadm: Path, tmp_path: Path, file: 
         [INIT, CLUSTER, CLUSTER],
     ],
 )  # fmt: skip
-def test_what_kubeadm_refuses_we_refuse(kubeadm: Path, tmp_path: Path, file: list[dict[str, Any]]) -> None:
+def test_what_kubeadm_refuses_we_refuse(
+    real_kubeadm: Path, tmp_path: Path, file: list[dict[str, Any]]
+) -> None:
     path = tmp_path / "kubeadm.yaml"
     path.write_text(text_of(file))
-    assert theirs(kubeadm, "migrate", "--old-config", str(path)).returncode != 0
+    assert theirs(real_kubeadm, "migrate", "--old-config", str(path)).returncode != 0
     done = CliRunner().invoke(cli, ["config", "validate", "--config", str(path)])
     assert 10 <= done.exit_code < 15
     assert done.output.startswith(f"error: {path}: ")
@@ -179,12 +170,12 @@ def test_what_kubeadm_refuses_we_refuse(kubeadm: Path, tmp_path: Path, file: lis
     "args",
     [(), ("--image-repository", "r.example.org"), ("--feature-gates", "PublicKeysECDSA=true"), ("--config",)],
 )
-def test_the_same_images_are_listed(kubeadm: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
+def test_the_same_images_are_listed(real_kubeadm: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
     path = tmp_path / "kubeadm.yaml"
     path.write_text(text_of([FULL_INIT, FULL_CLUSTER]))
     chosen = [*args, str(path)] if args == ("--config",) else [*args, "--kubernetes-version", "v1.20.2"]
     for form in ("text", "json", "yaml"):
         command = ("images", "list", *chosen, "-o", form)
-        mine, other = ours(*command), theirs(kubeadm, *command).stdout
+        mine, other = ours(*command), theirs(real_kubeadm, *command).stdout
         assert other
         assert (mine == other) if form == "text" else (yaml.safe_load(mine) == yaml.safe_load(other))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -20,10 +19,6 @@ from kubeadm_dry_run import CA_DIR, DryRun, key, kubeadm_init, without_noise
 from tools.parity.__main__ import stored_tree
 from tools.parity.tree import kubeadm_tree
 
-from kubewright.components.debian import DebianSource
-from kubewright.components.debian_images import local_arch
-from kubewright.components.source import Form, Want
-from kubewright.events import Events
 from kubewright.model import addons, kubeconfig, manifests, pki, rbac, stored, tokens, x509
 from kubewright.model import kubelet as kubelet_files
 from kubewright.model.config.cluster import ClusterSpec
@@ -80,18 +75,10 @@ class Case:
         return default_cluster_configuration(self.spec)
 
 
-@pytest.fixture(scope="module")
-async def kubeadm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    want = Want("kubeadm", "v1.20.2", local_arch(), Form.BINARY)
-    [artifact] = await DebianSource().fetch([want], Events())
-    program = tmp_path_factory.mktemp("bin") / "kubeadm"
-    shutil.copyfile(artifact.path, program)
-    program.chmod(0o755)
-    return program
-
-
 @pytest.fixture(scope="module", params=[PLAIN, FULL], ids=["plain", "full"])
-def case(request: pytest.FixtureRequest, kubeadm: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(
+    request: pytest.FixtureRequest, real_kubeadm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Case:
     passed: dict[str, Any] = {"networking": {"podSubnet": "10.244.0.0/16"}, **request.param}
     documents = [
         {
@@ -112,12 +99,12 @@ def case(request: pytest.FixtureRequest, kubeadm: Path, tmp_path_factory: pytest
     spec = ClusterSpec.model_validate(
         {"hosts": [{"name": "cp1", "address": "local"}], "clusterConfiguration": passed}
     )
-    return Case(kubeadm_init(kubeadm, root, yaml.safe_dump_all(documents)), spec)
+    return Case(kubeadm_init(real_kubeadm, root, yaml.safe_dump_all(documents)), spec)
 
 
-def test_the_commands_in_the_report_are_kubeadms(kubeadm: Path) -> None:
+def test_the_commands_in_the_report_are_kubeadms(real_kubeadm: Path) -> None:
     """What docs/kubeadm-parity.md is made from."""
-    assert stored_tree() == kubeadm_tree(kubeadm)
+    assert stored_tree() == kubeadm_tree(real_kubeadm)
 
 
 def describe(cert: Certificate) -> dict[str, Any]:
@@ -264,7 +251,7 @@ def test_node_marks(case: Case) -> None:
     assert stored.node_patch(bare, labels=labels, taints=taints) == role_patch
 
 
-def test_kubeadm_takes_our_files_for_its_own(kubeadm: Path, tmp_path: Path) -> None:
+def test_kubeadm_takes_our_files_for_its_own(real_kubeadm: Path, tmp_path: Path) -> None:
     """It finds each certificate and kubeconfig that it would make, knows when they end, and renews them."""
     spec = ClusterSpec.model_validate({"hosts": [{"name": "cp1", "address": "local"}]})
     cluster, now = default_cluster_configuration(spec), datetime.now(UTC)
@@ -298,15 +285,15 @@ def test_kubeadm_takes_our_files_for_its_own(kubeadm: Path, tmp_path: Path) -> N
     ]  # fmt: skip
     put(tmp_path / "kubeadm.yaml", yaml.safe_dump_all(init).encode())
     for phase in ("certs", "kubeconfig"):
-        said = run(kubeadm, tmp_path, "init", "phase", phase, "all", "--config", "/kubeadm.yaml")
+        said = run(real_kubeadm, tmp_path, "init", "phase", phase, "all", "--config", "/kubeadm.yaml")
         assert "Generating" not in said
         assert "Writing" not in said
     assert {path: path.read_bytes() for path in etc.rglob("*") if path.is_file()} == before
 
-    expiry = run(kubeadm, tmp_path, "certs", "check-expiration", "--config", "/kubeadm.yaml")
+    expiry = run(real_kubeadm, tmp_path, "certs", "check-expiration", "--config", "/kubeadm.yaml")
     assert expiry.count("364d") == 10
     assert "MISSING" not in expiry
-    run(kubeadm, tmp_path, "certs", "renew", "all", "--config", "/kubeadm.yaml")
+    run(real_kubeadm, tmp_path, "certs", "renew", "all", "--config", "/kubeadm.yaml")
     for want in pki.control_plane_certs(cluster, NODE):
         file = etc / "pki" / f"{want.base}.crt"
         assert file.read_bytes() != before[file]
