@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import re
 import ssl
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import Kubewright, Run, _inside, client, on, put
+from cluster_fixtures import ON_MACHINES, Kubewright, Run, _inside, client, on, put
 from kubeadm_machines import kubewright_on, write
 
 from kubewright.clients.kube import KubeClient
@@ -28,10 +27,7 @@ from kubewright.model import kubeconfig, renewal, x509
 from kubewright.model.pki import PKI_DIR
 from kubewright.secret import Secret
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 NAMES = sorted(set(renewal.NAMES) - {"super-admin.conf"})
 TOKEN = "abcdef.0123456789abcdef"
@@ -258,7 +254,7 @@ def test_requests_are_kubeadms(both: Both, tmp_path: Path) -> None:
         again = both.ours(
             "certs", "generate-csr", "--cert-dir", "/run/csr/ours/pki", "--config", local, code=1
         )
-        assert "exists already" in again.err
+        assert "exist already" in again.err
     finally:
         on(both.lab, "cp1", "rm -rf /run/csr /run/ours.yaml")
 

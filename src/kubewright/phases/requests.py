@@ -43,8 +43,9 @@ class GenerateRequests(Phase):
         for config in self._kubeconfigs:
             paths += [self._kubeconfig(config), f"{self._kubeconfig(config)}.csr"]
         if present := await self._host.stat_files(paths, digest=False):
+            exist = "exists" if len(present) == 1 else "exist"
             raise HostError(
-                f"{self.host_name}: {', '.join(sorted(present))} exists already", host=self.host_name,
+                f"{self.host_name}: {', '.join(sorted(present))} {exist} already", host=self.host_name,
                 exit_code=ExitCode.FAILURE,
                 hint="name other directories with --cert-dir and --kubeconfig-dir, or move the files away",
             )  # fmt: skip

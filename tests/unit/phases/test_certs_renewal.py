@@ -259,7 +259,10 @@ async def test_requests_for_a_whole_control_plane() -> None:
     assert set(user) == {"client-key-data"}
     request = certificates.load_pem_x509_csr(host.files["/tmp/kubernetes/kubelet.conf.csr"].data)
     assert request.subject.rfc4514_string() == "CN=system:node:cp1,O=system:nodes"
-    with pytest.raises(HostError, match="exists already"):
+    with pytest.raises(HostError, match=r"\.csr, .* exist already"):
+        await phase.run(Events())
+    host.files = {"/tmp/pki/apiserver.key": host.files["/tmp/pki/apiserver.key"]}
+    with pytest.raises(HostError, match=r": /tmp/pki/apiserver\.key exists already"):
         await phase.run(Events())
 
 
