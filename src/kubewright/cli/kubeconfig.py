@@ -10,7 +10,7 @@ import click
 
 from kubewright.cli.cert_config import control_plane_on, settings_on
 from kubewright.cli.node import ADMIN_CONF, ListOption, NodeOptions, node_options
-from kubewright.errors import ConfigError, ExitCode
+from kubewright.errors import ConfigError
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def _validity(text: str | None) -> timedelta | None:
     try:
         found = timedelta(microseconds=parse_duration(text) // 1000)
     except ValueError as error:
-        raise ConfigError(f"--validity-period: {error}", exit_code=ExitCode.USAGE) from None
+        raise ConfigError(f"--validity-period: {error}") from None
     if found <= timedelta(0):
-        raise ConfigError("--validity-period: must be more than 0", exit_code=ExitCode.USAGE)
+        raise ConfigError("--validity-period: must be more than 0")
     if found > timedelta(days=_YEAR):
         click.echo(
             f"warning: --validity-period {text} is more than a year: whoever gets the file has it as long",

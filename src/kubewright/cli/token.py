@@ -11,7 +11,7 @@ import click
 
 from kubewright.cli.node import ListOption, NodeOptions, node_options
 from kubewright.cli.output import output_option, print_document
-from kubewright.errors import ConfigError, ExitCode, KubewrightError
+from kubewright.errors import ConfigError, KubewrightError
 from kubewright.secret import Secret
 
 if TYPE_CHECKING:
@@ -238,9 +238,9 @@ def _check_key(key: str) -> None:
         good = False
     if not good:
         raise ConfigError(
-            "--certificate-key: not 64 hexadecimal digits", exit_code=ExitCode.USAGE,
+            "--certificate-key: not 64 hexadecimal digits",
             hint="`kubewright init phase upload-certs --upload-certs` on a control plane prints a key",
-        )  # fmt: skip
+        )
 
 
 def _wanted(
@@ -263,7 +263,9 @@ def _wanted(
     try:
         lifetime = timedelta(microseconds=parse_duration(ttl) // 1000)
     except ValueError as error:
-        raise ConfigError(f"--ttl: {error}", exit_code=ExitCode.USAGE) from None
+        raise ConfigError(f"--ttl: {error}") from None
+    if lifetime < timedelta(0):
+        raise ConfigError("--ttl: must not be negative", hint="0 is for ever")
     return [
         make_token(
             now, token=Secret(text) if text else None, ttl=lifetime, usages=usages, groups=groups,
