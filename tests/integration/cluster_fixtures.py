@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
 import yaml
 
 from kubewright.clients import kubeconfig
@@ -33,6 +34,12 @@ OURS = CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET 
     for name in ("cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset")
 )
 """Every lab that these tests make; whatever is left of one is removed at their end."""
+
+ON_MACHINES = [
+    pytest.mark.integration,
+    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
+]
+"""What a module of tests is marked with that makes machines."""
 
 SCRIPT = Path(sys.executable).with_name("kubewright")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixtures import BAD, Kubewright, Run, copied, lab_of, on, put, written
+from cluster_fixtures import BAD, ON_MACHINES, Kubewright, Run, copied, lab_of, on, put, written
 
 from kubewright.errors import ExitCode
 from kubewright.lab.keys import make_key, write_private
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 # Everything that `apply` would change, by its inode's change time, which cannot be set back; and what runs. The
 # processes of logins come and go; a shell that is ending shows as [sh].

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from typing import Any
 
-import pytest
 import yaml
-from cluster_fixtures import CLUSTER, Kubewright, Run, check_is_green, client, on
+from cluster_fixtures import CLUSTER, ON_MACHINES, Kubewright, Run, check_is_green, client, on
 from conftest import USERS_KUBECONFIG
 
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 MIRROR = "kubernetes.io/config.mirror"
 NODES = ("cp1", "w1", "w2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from cluster_fixtures import (
     CLUSTER,
+    ON_MACHINES,
     OTHER,
     Kubewright,
     check_is_green,
@@ -29,10 +29,7 @@ from kubewright.clients.kube import KubeClient
 from kubewright.errors import ExitCode
 from kubewright.lab.lab import Lab, open_lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 NODES = ("cp1", "w1", "w2")
 

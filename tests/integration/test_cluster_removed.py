@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
 import yaml
-from cluster_fixtures import CLUSTER, Kubewright, Leftovers, remove_labs
+from cluster_fixtures import CLUSTER, ON_MACHINES, Kubewright, Leftovers, remove_labs
 from conftest import USERS_KUBECONFIG
 
 from kubewright.lab.lab import Lab, lab_names
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 
 async def test_nothing_is_left_of_a_cluster(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import time
@@ -12,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixtures import DRILL, TEN, Kubewright, check_is_green
+from cluster_fixtures import DRILL, ON_MACHINES, TEN, Kubewright, check_is_green
 
 from kubewright.lab.lab import Lab, open_lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 MOMENTS = 20
 

@@ -6,7 +6,6 @@ differences that docs/kubeadm-parity.md lists with their reasons; one that is li
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import kubeadm_machines as machines
 import pytest
-from cluster_fixtures import PARITY, Kubewright, lab_of, on
+from cluster_fixtures import ON_MACHINES, PARITY, Kubewright, lab_of, on
 from init_configurations import CONFIGURATIONS, document
 from kubeadm_machines import CONFIG
 from parity_snapshot import Snapshot, differences, snapshot
@@ -25,8 +24,7 @@ from tools.parity.differences import ALONE, DIFFERENCES, Difference
 from kubewright.lab.lab import Lab
 
 pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
+    *ON_MACHINES,
     pytest.mark.filterwarnings("ignore:Parsed a serial number"),  # the kubelet's own certificate has a zero
 ]
 

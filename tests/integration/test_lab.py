@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import Leftovers
+from cluster_fixtures import ON_MACHINES, Leftovers
 
 from kubewright.errors import ExitCode, KubewrightError
 from kubewright.events import Events, Kind
@@ -20,10 +20,7 @@ from kubewright.lab.lab import Lab, down, lab_names, up
 from kubewright.lab.places import RUN, STATE, lab_lock
 from kubewright.lab.proc import namespace_pids, read
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 OURS = ("itlab-a", "itlab-b", "itlab-kill")
 

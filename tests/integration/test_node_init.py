@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import kubeadm_machines as machines
 import node_python
 import pytest
 import yaml
-from cluster_fixtures import NODE_INIT, Kubewright, Run, lab_of, on
+from cluster_fixtures import NODE_INIT, ON_MACHINES, Kubewright, Run, lab_of, on
 from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
 from kubeadm_machines import KUBECTL, host_options, kubewright_on, wipe
 
@@ -23,10 +22,7 @@ from kubewright.model import copy_certs, x509
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.secret import Secret
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 FIRST, SECOND = "cp1", "w1"
 NO_IMAGES = ("--ignore-preflight-errors", "ImagePull")

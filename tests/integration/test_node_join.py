@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,17 +15,14 @@ from typing import Any
 import kubeadm_machines as machines
 import pytest
 import yaml
-from cluster_fixtures import JOINED, Kubewright, Run, lab_of, on, start_on
+from cluster_fixtures import JOINED, ON_MACHINES, Kubewright, Run, lab_of, on, start_on
 from init_configurations import PROXY
 from kubeadm_machines import KUBECTL
 
 from kubewright.errors import ExitCode
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 TOKEN = "abcdef.0123456789abcdef"
 KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"

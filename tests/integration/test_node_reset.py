@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import kubeadm_machines as machines
 import pytest
 import yaml
-from cluster_fixtures import RESET, Kubewright, Run, lab_of, on
+from cluster_fixtures import ON_MACHINES, RESET, Kubewright, Run, lab_of, on
 from init_configurations import PROXY
 from kubeadm_machines import KUBECTL, kubeadm, kubewright_on
 
 from kubewright.errors import ExitCode
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 FIRST, SECOND, WORKER = "cp1", "w1", "w2"
 TOKEN = "abcdef.0123456789abcdef"
