@@ -174,7 +174,8 @@ async def init_settings(
         }
     )
     init = init_on(init, HostDefaults(node.name, node.ip), facts)
-    _check_address(node, init.local_api_endpoint.advertise_address)
+    field = "--apiserver-advertise-address" if text is None else "localAPIEndpoint.advertiseAddress"
+    _check_address(node, init.local_api_endpoint.advertise_address, field)
     return InitSettings(
         init,
         cluster_on(cluster, init),
@@ -191,11 +192,11 @@ async def init_settings(
     )
 
 
-def _check_address(node: Node, address: str) -> None:
+def _check_address(node: Node, address: str, field: str) -> None:
     parsed = ipaddress.ip_address(address)
     if parsed.is_loopback or parsed.is_multicast or parsed.is_link_local:
         raise ConfigError(
-            f"advertiseAddress: {address} cannot be reached from other hosts (P08)",
+            f"{field}: {address} cannot be reached from other hosts (P08)",
             hint=f"the host's addresses: {', '.join(node.facts.addresses) or 'none'}",
         )
 

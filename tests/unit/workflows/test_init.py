@@ -245,8 +245,11 @@ def test_two_addresses_belong_into_the_certificate() -> None:
 
 
 async def test_an_address_that_nobody_else_reaches_is_refused() -> None:
-    with pytest.raises(ConfigError, match="P08"):
+    with pytest.raises(ConfigError, match=r"^--apiserver-advertise-address: 127\.0\.0\.1 .*P08"):
         await settings(apiserver_advertise_address="127.0.0.1")
+    file = FILE.replace("skipPhases:", "localAPIEndpoint: {advertiseAddress: 127.0.0.1}\nskipPhases:")
+    with pytest.raises(ConfigError, match=r"^localAPIEndpoint\.advertiseAddress: 127\.0\.0\.1 .*P08"):
+        await settings(file)
     assert (
         await settings(apiserver_advertise_address="0.0.0.0")
     ).init.local_api_endpoint.advertise_address == "192.0.2.1"
