@@ -196,11 +196,13 @@ def init(
     from kubewright.cli.changes import print_changes
     from kubewright.cli.common import run
     from kubewright.cli.init_text import result, result_lines
+    from kubewright.model.node_preflight import ignored_checks
     from kubewright.workflows.init_settings import configured, init_settings
 
     said, text, source = _said(), _read(node), str(node.config)
     said |= {name: absolute_on(said[name], node) for name in ("csr-dir", "kubeconfig-dir") if said.get(name)}
     written = configured(said, text, source)
+    ignore = ignored_checks(node.ignore_preflight_errors, written.node_registration.ignore_preflight_errors)
     dry = node.dry_run or written.dry_run
     proxy = (
         {}
@@ -216,7 +218,7 @@ def init(
             settings = await init_settings(target, said, text, source, proxy_env=proxy)
             done = await workflow_init(
                 target, settings, events, dry=dry, only=only, skip=skip_phases or settings.init.skip_phases,
-                ignore_preflight_errors=node.ignore_preflight_errors,
+                ignore=ignore,
             )  # fmt: skip
             if merge_kubeconfig and not dry:
                 await _merge(target.host, merge_kubeconfig, events)

@@ -69,15 +69,16 @@ async def init(
     dry: bool = False,
     only: str = "",
     skip: Collection[str] = (),
-    ignore_preflight_errors: Sequence[str] = (),
+    ignore: Collection[str] = (),
 ) -> InitOutcome:
     """Run the phases of `init` on a host: all but `skip`, or the one at the path `only` and what is below it.
 
-    With `dry` nothing is changed; the outcome tells what would be. Raises `KubewrightError`.
+    `ignore` is `ignored_checks(...)`. With `dry` nothing is changed; the outcome tells what would be. Raises
+    `KubewrightError`.
     """
     title = f"{'look at' if dry else 'make'} {node.name}, Kubernetes {settings.cluster.kubernetes_version}"
     async with events.workflow("init", title) as activity:
-        run = Init(node, settings, events, dry=dry, ignore=ignore_preflight_errors, alone=bool(only))
+        run = Init(node, settings, events, dry=dry, ignore=ignore, alone=bool(only))
         async with run:
             await run.begin()
             ran = await run_steps(INIT, run, skip, only=only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Self
@@ -15,7 +15,6 @@ from kubewright.clients.server import Server
 from kubewright.errors import ConfigError, ExitCode, HostError, KubewrightError
 from kubewright.events import Events
 from kubewright.model import kubeconfig, stored
-from kubewright.model.node_preflight import ignored_checks
 from kubewright.model.objects import SYSTEM
 from kubewright.phases.api import api_over
 from kubewright.phases.controlplane import ApiServerUp
@@ -42,14 +41,14 @@ class InitRun(StepRun):
         events: Events,
         *,
         dry: bool = False,
-        ignore: Sequence[str] = (),
+        ignore: Collection[str] = (),
         alone: bool = False,
     ) -> None:
         super().__init__(events, dry=dry)
         self._node = node
         self._settings = settings
         self._want = InitDesired(settings, node)
-        self._ignore = ignored_checks(ignore, settings.init.node_registration.ignore_preflight_errors)
+        self._ignore = ignore
         self._alone = alone
         self._external = ExternalAuthorities()
         self._authorities: dict[str, Authorities] = {}

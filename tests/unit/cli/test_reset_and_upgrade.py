@@ -1,4 +1,4 @@
-"""What `reset` and `upgrade` refuse before they look at a host."""
+"""What node commands, above all `reset` and `upgrade`, refuse before they look at a host."""
 
 from __future__ import annotations
 
@@ -63,9 +63,19 @@ def test_a_file_that_says_nothing_of_a_reset(tmp_path: Path) -> None:
     assert "init.yaml: it has no ResetConfiguration" in done.output
 
 
-def test_all_and_single_checks() -> None:
-    done = run("reset", "--force", "--ignore-preflight-errors", "all,Swap")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("reset", "--force"),
+        ("init", "--dry-run", "--kubernetes-version", "v1.20.2"),
+        ("join", "--dry-run", "--discovery-file", "cluster.conf"),
+    ],
+)
+def test_all_and_single_checks(words: tuple[str, ...]) -> None:
+    """It is told before anything is begun."""
+    done = run(*words, "--ignore-preflight-errors", "all,Swap")
     assert done.exit_code == ExitCode.USAGE
+    assert done.output.startswith("error: --ignore-preflight-errors: 'all' and single checks")
 
 
 @pytest.mark.parametrize(
