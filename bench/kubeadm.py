@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 import time
@@ -23,20 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from tools import kubeadm_hosts
 
 from kubewright.components.open import open_source
-from kubewright.components.source import Form, Want
 from kubewright.events import Events
-from kubewright.hosts import FileWrite
 from kubewright.lab import lab
 from kubewright.model import kubelet
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.load import load_cluster
 from kubewright.model.objects import to_yaml
-from kubewright.phases.install import Images, Programs
 from kubewright.phases.node import Node
-from kubewright.phases.prepare import Kernel, Packages, Runtime
-from kubewright.workflows.desired import KUBELET_PROGRAM, Artifacts, Desired
+from kubewright.workflows.desired import Desired
 from kubewright.workflows.fleet import open_fleet
 
 LAB = "bench"
@@ -60,35 +58,9 @@ async def machines() -> ClusterSpec:
     await lab.down(LAB, events=events)
     made = await lab.up(LAB, control_planes=1, workers=1, events=events)
     spec = load_cluster(made.places.cluster_yaml)
-    source = open_source(spec.source)
-    want = await Desired.of(spec, source)
-    artifacts = Artifacts(source, events)
-    async with open_fleet(spec, None, events) as nodes:
-        for node in nodes:
-            await prepare(node, want, artifacts)
+    await kubeadm_hosts.prepare(spec, control_planes=[spec.hosts[0].name])
+    os.sync()  # what was copied is written now, not while the clock runs: the machines' disks are this computer's
     return spec
-
-
-async def prepare(node: Node, want: Desired, artifacts: Artifacts) -> None:
-    """What both sides find: programs, units, images."""
-    events = Events()
-    kubeadm = Want("kubeadm", want.cluster.kubernetes_version, node.facts.arch, Form.BINARY)
-    programs = [*want.programs(node), kubeadm]
-    first, rest = want.node_images(node)
-    await artifacts.fetch([*programs, *first, *rest])
-    for phase in (
-        Packages(node), Kernel(node),
-        Runtime(node, pause_image=want.images["pause"], cgroup_driver="cgroupfs"),
-        Programs(node, artifacts.of(programs)), Images(node, artifacts.of([*first, *rest])),
-    ):  # fmt: skip
-        await phase.run(events)
-    await node.host.write_files(
-        [
-            FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
-            FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
-        ]
-    )
-    await node.host.shell("systemctl daemon-reload && systemctl enable -q kubelet && sync")
 
 
 async def kubeadm_run() -> Times:
@@ -107,7 +79,7 @@ async def kubeadm_run() -> Times:
         token = await first.host.shell(
             "export KUBECONFIG=/etc/kubernetes/admin.conf; kubeadm token create --print-join-command"
         )
-        await until_signed(first)
+        await first.host.shell(kubeadm_hosts.UNTIL_SIGNED, timeout=120)
         command = [*token.text.split(), "--skip-phases=preflight", "--cri-socket", kubelet.CONTAINERD_SOCKET]
         started = time.monotonic()
         await worker.host.run(command, timeout=300)
@@ -139,15 +111,6 @@ def kubeadm_documents(want: Desired, first: Node) -> list[dict[str, object]]:
             "conntrack": {"maxPerCore": 0, "min": 0},
         },
     ]
-
-
-async def until_signed(first: Node) -> None:
-    """Wait until the controller manager works: only then can anybody join."""
-    script = (
-        "for i in $(seq 600); do kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-public get configmap "
-        "cluster-info -o yaml 2>/dev/null | grep -q jws-kubeconfig && exit 0; sleep 0.1; done; exit 1"
-    )
-    await first.host.shell(script, timeout=120)
 
 
 async def kubewright_run() -> Times:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster_fixtures import Kubewright, Run, _inside, on
+from tools import kubeadm_hosts
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.server import Server
 from kubewright.components.open import open_source
-from kubewright.components.source import Form, Want
-from kubewright.events import Events
-from kubewright.hosts import FileWrite
 from kubewright.hosts.open import open_host
 from kubewright.lab.lab import Lab
-from kubewright.model import kubeconfig, kubelet, pki, x509
-from kubewright.model.config.cluster import Role
+from kubewright.model import kubeconfig, pki, x509
 from kubewright.model.config.load import load_cluster
 from kubewright.model.objects import Object
-from kubewright.phases.install import Images, Programs
 from kubewright.phases.node import Node
-from kubewright.phases.prepare import Kernel, Packages, Runtime
-from kubewright.workflows.desired import KUBELET_PROGRAM, Artifacts, Desired
-from kubewright.workflows.fleet import open_fleet
+from kubewright.workflows.desired import Desired
 
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 CONFIG = "/root/kubeadm.yaml"
@@ -38,45 +31,8 @@ EXTERNAL_ETCD = "/root/external-etcd"
 
 
 async def prepare(lab: Lab, *, control_planes: Sequence[str] = ()) -> None:
-    """Put on all machines of a lab what a node needs before kubeadm or we initialise it.
-
-    The images of a control plane go to those named in `control_planes`, by default to all.
-    """
-    spec = load_cluster(lab.places.cluster_yaml)
-    source, events = open_source(spec.source), Events()
-    want = await Desired.of(spec, source)
-    artifacts = Artifacts(source, events)
-
-    async def one(node: Node) -> None:
-        kubeadm = Want("kubeadm", want.cluster.kubernetes_version, node.facts.arch, Form.BINARY)
-        kubectl = Want("kubectl", want.cluster.kubernetes_version, node.facts.arch, Form.BINARY)
-        programs = list(dict.fromkeys([*want.programs(node), kubeadm, kubectl]))
-        first, rest = want.node_images(as_control_plane(node) if node.name in names else node)
-        await artifacts.fetch([*programs, *first, *rest])
-        for phase in (
-            Packages(node), Kernel(node),
-            Runtime(node, pause_image=want.images["pause"], cgroup_driver="cgroupfs"),
-            Programs(node, artifacts.of(programs)), Images(node, artifacts.of([*first, *rest])),
-        ):  # fmt: skip
-            await phase.run(events)
-        await node.host.write_files(
-            [
-                FileWrite(kubelet.UNIT_PATH, kubelet.kubelet_unit(KUBELET_PROGRAM)),
-                FileWrite(kubelet.DROP_IN_PATH, kubelet.kubelet_drop_in(KUBELET_PROGRAM)),
-            ]
-        )
-        await node.host.shell("systemctl daemon-reload && systemctl enable -q kubelet")
-
-    names = set(control_planes) or {machine.name for machine in lab.machines}
-    async with open_fleet(spec, None, events) as nodes, asyncio.TaskGroup() as group:
-        for node in nodes:
-            group.create_task(one(node))
-
-
-def as_control_plane(node: Node) -> Node:
-    """The same node in the role of a control plane."""
-    spec = node.spec.model_copy(update={"roles": [Role.CONTROL_PLANE]})
-    return Node(spec, node.host, node.facts, node.ip)
+    """Make all machines of a lab hosts on which kubeadm works: tools.kubeadm_hosts says how."""
+    await kubeadm_hosts.prepare(load_cluster(lab.places.cluster_yaml), control_planes=control_planes)
 
 
 _WIPE = r"""
@@ -163,11 +119,7 @@ def kubewright_on(
 
 def until_signed(lab: Lab, machine: str) -> None:
     """Wait until the controller manager has signed cluster-info: before that nobody can join."""
-    on(
-        lab, machine,
-        f"for i in $(seq 300); do {KUBECTL} -n kube-public get configmap cluster-info -o yaml 2>/dev/null "
-        "| grep -q jws-kubeconfig && exit 0; sleep 0.1; done; exit 1",
-    )  # fmt: skip
+    on(lab, machine, kubeadm_hosts.UNTIL_SIGNED)
 
 
 def copy_tree(lab: Lab, source: str, target: str, directory: str, names: str) -> None:
