@@ -80,6 +80,32 @@ def test_kubeadm_would_join_a_node(kubeadm: Lab) -> None:
     assert "Reading configuration from the cluster" in said
 
 
+def test_kubeadm_plans_an_upgrade(kubeadm: Lab) -> None:
+    """Whatever serves cluster DNS: it takes its version from the Deployment, and asks for a Corefile."""
+    said = on(kubeadm, "cp1", f"{KUBEADM} upgrade plan v1.20.5 2>&1")
+    assert re.findall(r"^[WE]\d{4} .*|.*(?:WARNING|ERROR).*", said, re.M) == []
+    assert re.findall(r"^(CoreDNS|etcd) +(\S+)", said, re.M) == [("CoreDNS", "1.7.0"), ("etcd", "3.4.13-0")]
+
+
+async def test_apply_takes_the_addons_back_that_kubeadm_wrote_over_it(
+    kubeadm: Lab, kubewright: Kubewright
+) -> None:
+    """`init phase addon all` replaces what serves cluster DNS by CoreDNS, which has no image here."""
+    view, phase = f"{KUBEADM} config view 2>/dev/null", f"{KUBEADM} init phase addon all"
+    script = f"{view} > /run/cluster.yaml; {phase} --config /run/cluster.yaml"
+    async with client(kubeadm) as kube:
+        before = await kube.get("apps/v1", "Deployment", "coredns", "kube-system")
+        assert on(kubeadm, "cp1", f"{script} 2>&1").count("Applied essential addon") == 2
+        kubewright("apply", "-f", kubeadm.places.cluster_yaml)
+        after = await kube.get("apps/v1", "Deployment", "coredns", "kube-system")
+    assert before is not None
+    assert after is not None
+    [ours], [again] = (obj["spec"]["template"]["spec"]["containers"] for obj in (before, after))
+    assert again.pop("volumeMounts")  # which harms nobody
+    ours.pop("volumeMounts", None)
+    assert again == ours
+
+
 # -- certificates and requests --------------------------------------------------------------------------------
 
 
@@ -131,8 +157,9 @@ async def test_dns_servers_are_on_different_nodes(cluster: Lab) -> None:
     """P05."""
     async with client(cluster) as kube:
         pods = await kube.list("v1", "Pod", "kube-system", labels="k8s-app=kube-dns")
-    assert len(pods) == 2
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    assert len(staying) == 2
+    assert len({pod["spec"]["nodeName"] for pod in staying}) == 2
 
 
 async def test_kube_proxy_knows_the_pods_network(cluster: Lab) -> None:

@@ -35,9 +35,10 @@ Where phases are run alone, kubeadm's on our cluster and ours on kubeadm's, it i
 LIMITS = """\
 ## Kubeadm on clusters of `kubewright apply`
 
-`kubeadm upgrade plan` and `apply` look for CoreDNS and its Corefile. Where the cluster's DNS server is our own
-(`dns.provider: builtin`), they stop at the checks `CoreDNSUnsupportedPlugins` and `CoreDNSMigration`: name these
-in `--ignore-preflight-errors`, and leave out kubeadm's own phase `addon coredns`, which would replace the server.
+Where the cluster's DNS server is our own (`dns.provider: builtin`), it stands in the Deployment `coredns`, with
+CoreDNS' version and Corefile, so that `kubeadm upgrade plan` finds what it looks for. kubeadm's own phase
+`addon coredns`, and with it `kubeadm upgrade apply`, puts CoreDNS in its place; the next `kubewright apply` takes
+that back.
 """
 
 
@@ -50,6 +51,7 @@ def page(comparison: Comparison, more_commands: Sequence[str]) -> str:
             *_commands(comparison),
             *_more(more_commands),
             *_files(),
+            LIMITS,
         ]
     )
 

@@ -26,6 +26,7 @@ from kubewright.events import Activity
 
 NAME = "agent"
 REPOSITORY = "kubewright.dev/agent"
+DNS_REPOSITORY = "kubewright.dev/dns"
 
 _KIND = "image-agent"
 _BASE_KIND = "agent-base"
@@ -62,6 +63,16 @@ _PRUNED = (
 def agent_reference() -> str:
     """The image's name; its tag changes with the content of our programs and the versions they are pinned to."""
     return f"{REPOSITORY}:v{kubewright.__version__}-{_fingerprint()[:8]}"
+
+
+def dns_reference(coredns_tag: str) -> str:
+    """The same image's name in the Deployment of the built-in DNS server, which stands in CoreDNS' place.
+
+    kubeadm takes what follows the last colon for CoreDNS' version, and `kubeadm upgrade plan` stops at one that
+    it does not know. Hence the tag is the version whose Corefile the server follows, and the content's mark is in
+    the repository.
+    """
+    return f"{DNS_REPOSITORY}/{_fingerprint()[:8]}:{coredns_tag}"
 
 
 class AgentMaker:

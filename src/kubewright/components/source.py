@@ -32,6 +32,8 @@ class Want:
     arch: str
     form: Form
     reference: str = ""
+    aliases: tuple[str, ...] = ()
+    """Further names of an image on the host; they have no part in how it is made."""
 
     def __str__(self) -> str:
         return f"{self.reference or self.name + ' ' + self.version} ({self.arch})"

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from kubewright.model.addons import dns_accounts, dns_container_base, dns_deployment, dns_service
-from kubewright.model.objects import SYSTEM, Object, metadata, service_account
+from kubewright.model.addons import (
+    COREDNS,
+    corefile,
+    dns_accounts,
+    dns_container_base,
+    dns_deployment,
+    dns_service,
+)
+from kubewright.model.objects import SYSTEM, Object, config_map, metadata, service_account
 from kubewright.model.rbac import account, cluster_role, cluster_role_binding, rule
 from kubewright.model.versions import VersionFacts
 
@@ -11,24 +18,36 @@ NETWORK = "kubewright-network"
 NETWORK_HEALTH_PORT = 9879
 """On the node's loopback address; no component of Kubernetes listens there."""
 
+_NOTE = "kubewright.dev/note"
 _RUN_AS = ["python3", "-m"]
 
 
 def builtin_dns(
     image: str, domain: str, service_subnet: str, facts: VersionFacts, *, replicas: int = 2
 ) -> list[Object]:
-    """The built-in DNS server under the names, labels, Service and address that CoreDNS would have."""
-    container = dns_container_base("dns", image, facts)
-    container["command"] = [
-        *_RUN_AS, "kubewright.dns.server", "--domain", domain, "--listen", "0.0.0.0:53",
+    """The built-in DNS server under the names, labels, Service and address that CoreDNS would have.
+
+    The Corefile says what it does. It does not read it: `kubeadm upgrade plan` does, and stops without one.
+    """
+    # CoreDNS' container, not one of another name, and all of its `args`: server-side apply would leave what
+    # `kubeadm init phase addon coredns` wrote beside it.
+    container = dns_container_base("coredns", image, facts)
+    program, *arguments = _RUN_AS
+    container["command"] = [program]
+    container["args"] = [
+        *arguments, "kubewright.dns.server", "--domain", domain, "--listen", "0.0.0.0:53",
     ]  # fmt: skip
     # Kubernetes' own default of 10 s would add up to 10 s to each start of a cluster.
     container["readinessProbe"] |= {"periodSeconds": 2, "failureThreshold": 3}
     return [
         *dns_accounts(facts),
+        config_map(
+            COREDNS, SYSTEM, {"Corefile": corefile(domain, facts)},
+            annotations={_NOTE: "the built-in DNS server does as this says, and does not read it"},
+        ),
         dns_deployment(container, facts, replicas=replicas),
         dns_service(service_subnet, facts),
-    ]
+    ]  # fmt: skip
 
 
 def network_agent(image: str, pod_subnet: str, api_server: str) -> list[Object]:

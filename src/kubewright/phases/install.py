@@ -63,9 +63,10 @@ class Images(Phase):
         self.name = name  # type: ignore[misc]  # a control plane imports in two steps
         self._artifacts = artifacts
         self._wanted: list[Artifact] = []
+        self._aliases: dict[str, str] = {}
 
     async def look(self) -> list[Change]:
-        """Which references are missing, or name another image.
+        """Which references and aliases are missing, or name another image.
 
         containerd's CRI plugin keeps each image under its reference and under its id (`sha256:…`), both with
         the same target digest; an image that was imported a moment ago may not have its id yet.
@@ -81,26 +82,31 @@ class Images(Phase):
             if artifact.want.reference not in digests
             or digests.get(artifact.image_id) != digests[artifact.want.reference]
         ]
+        self._aliases = {
+            alias: artifact.want.reference
+            for artifact in self._artifacts
+            for alias in artifact.want.aliases
+            if artifact in self._wanted or digests.get(alias) != digests[artifact.want.reference]
+        }
         return [
-            Change(
-                Action.UPDATE if artifact.want.reference in digests else Action.CREATE,
-                f"image {artifact.want.reference}",
-                self.host_name,
-            )
-            for artifact in self._wanted
+            Change(Action.UPDATE if name in digests else Action.CREATE, f"image {name}", self.host_name)
+            for name in [*(artifact.want.reference for artifact in self._wanted), *self._aliases]
         ]
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Stream the archives into containerd, most needed first."""
-        for artifact, change in zip(self._wanted, changes, strict=True):
-            if change.action is Action.UPDATE:
-                # containerd's CRI plugin does not notice that a reference which it knows leads elsewhere now. What
-                # runs from the old image goes on: its containers hold its content.
-                await self._node.host.run(["ctr", "-n", "k8s.io", "images", "rm", artifact.want.reference])
+        ctr = ["ctr", "-n", "k8s.io", "images"]
+        if old := [
+            change.target.removeprefix("image ") for change in changes if change.action is Action.UPDATE
+        ]:
+            # containerd's CRI plugin does not notice that a reference which it knows leads elsewhere now. What
+            # runs from the old image goes on: its containers hold its content.
+            await self._node.host.run([*ctr, "rm", *old])
+        for artifact in self._wanted:
             name = artifact.want.reference.rpartition("/")[2]
             try:
                 await self._node.host.run_with_file(
-                    ["ctr", "-n", "k8s.io", "images", "import", "-"], artifact.path, timeout=300,
+                    [*ctr, "import", "-"], artifact.path, timeout=300,
                     progress=lambda sent, size, name=name: activity.progress(  # type: ignore[misc]
                         f"{name} {sent >> 20} of {size >> 20} MiB", sent / size if size else None
                     ),
@@ -115,3 +121,5 @@ class Images(Phase):
                     if full else "is containerd healthy? journalctl -u containerd",
                     exit_code=ExitCode.HOST_DISK_FULL if full else ExitCode.HOST_NOT_FIT,
                 ) from error  # fmt: skip
+        for alias, reference in self._aliases.items():
+            await self._node.host.run([*ctr, "tag", reference, alias])

@@ -39,7 +39,7 @@ class Desired:
     cluster: ClusterConfiguration
     facts: VersionFacts
     images: dict[str, str]
-    """Component name to image reference, as kubeadm names them; and `agent`, our own."""
+    """Component name to image reference, as kubeadm names them; and `agent`, our own, with `dns` as its alias."""
     builtin_dns: bool
 
     @classmethod
@@ -49,9 +49,9 @@ class Desired:
         facts = facts_for(cluster.kubernetes_version)
         await source.require_version(cluster.kubernetes_version)
         images = image_references(cluster, facts)
-        from kubewright.components.agent_image import agent_reference
+        from kubewright.components.agent_image import agent_reference, dns_reference
 
-        images["agent"] = agent_reference()
+        images |= {"agent": agent_reference(), "dns": dns_reference(facts.coredns_tag)}
         builtin = spec.dns.provider == "builtin"
         if spec.dns.provider == "auto":
             builtin = not await source.available(
@@ -87,9 +87,12 @@ class Desired:
 
     def _image_wants(self, names: Sequence[str], node: Node) -> list[Want]:
         return [
-            Want(name, self.images[name].rpartition(":")[2], node.facts.arch, Form.IMAGE, self.images[name])
+            Want(
+                name, self.images[name].rpartition(":")[2], node.facts.arch, Form.IMAGE, self.images[name],
+                aliases=(self.images["dns"],) if name == "agent" and self.builtin_dns else (),
+            )
             for name in names
-        ]
+        ]  # fmt: skip
 
     # -- files ------------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class Desired:
         """Cluster DNS: CoreDNS, or the built-in server in its place."""
         networking = self.cluster.networking
         render, image = (
-            (addons_builtin.builtin_dns, "agent") if self.builtin_dns else (addons.coredns, "coredns")
+            (addons_builtin.builtin_dns, "dns") if self.builtin_dns else (addons.coredns, "coredns")
         )
         return render(
             self.images[image], networking.dns_domain, networking.service_subnet, self.facts,

@@ -55,7 +55,23 @@ def test_the_dns_server_has_no_right_but_its_port() -> None:
     [container] = pod(BUILTIN, "Deployment")["containers"]
     assert container["securityContext"]["capabilities"] == {"add": ["NET_BIND_SERVICE"], "drop": ["all"]}
     assert container["securityContext"]["readOnlyRootFilesystem"]
-    assert container["command"][:3] == ["python3", "-m", "kubewright.dns.server"]
+    assert [*container["command"], *container["args"]][:3] == ["python3", "-m", "kubewright.dns.server"]
+
+
+def test_the_dns_server_stands_where_kubeadm_looks_for_coredns() -> None:
+    """`kubeadm upgrade plan` reads the Corefile, and the version after the image's last colon; and where kubeadm
+    wrote its own Deployment over ours, all of its container is taken back."""
+    [ours], [theirs] = (
+        pod(objects, "Deployment")["containers"]
+        for objects in (BUILTIN, addons.coredns("coredns:1.7.0", "cluster.local", SUBNET, FACTS))
+    )
+    assert ours["name"] == theirs["name"]
+    assert set(theirs) - set(ours) == {"volumeMounts"}
+    [config], [kubeadms] = (
+        [obj["data"] for obj in objects if obj["kind"] == "ConfigMap"]
+        for objects in (BUILTIN, addons.coredns("coredns:1.7.0", "cluster.local", SUBNET, FACTS))
+    )
+    assert config == kubeadms
 
 
 def test_the_network_runs_everywhere_and_needs_no_service() -> None:
