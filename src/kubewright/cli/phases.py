@@ -10,7 +10,7 @@ import click
 
 from kubewright.cli.lazy import LazyGroup
 from kubewright.cli.node import SHARED_FLAGS, ListOption
-from kubewright.workflows.tree import Step, find
+from kubewright.workflows.tree import Step, find, paths
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +74,22 @@ class PhasedCommand(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """`phase` alone."""
         return ["phase"]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """`phase` in `--help`, and the paths of all phases in their order."""
+        super().format_commands(ctx, formatter)
+        from textwrap import fill
+
+        with formatter.section("Phases, as --skip-phases takes them"):
+            indent = " " * formatter.current_indent
+            for step in self.steps:
+                shown = [path for path, one in paths([step]) if not one.hidden]
+                if shown:
+                    text = fill(
+                        ", ".join(shown), formatter.width, initial_indent=indent,
+                        subsequent_indent=indent * 2, break_on_hyphens=False, break_long_words=False,
+                    )  # fmt: skip
+                    formatter.write(f"{text}\n")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The group of phases."""

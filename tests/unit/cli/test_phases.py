@@ -126,7 +126,18 @@ def test_help_lists_phases_in_their_order_without_the_hidden() -> None:
     assert "secret" not in text
     text = CliRunner().invoke(command, ["phase", "certs"]).output
     assert text.index("  all") < text.index("  ca ") < text.index("  server")
-    assert "phase" in CliRunner().invoke(command, ["--help"]).output
+
+
+def test_the_commands_help_lists_the_paths_of_its_phases() -> None:
+    """As kubeadm's does: `--skip-phases` takes them."""
+    text = CliRunner().invoke(command, ["--help"]).output
+    _, _, listed = text.partition("Phases, as --skip-phases takes them:\n")
+    assert [line.strip().split(", ") for line in listed.splitlines()] == [
+        ["preflight"],
+        ["certs", "certs/ca", "certs/server"],
+        ["etcd", "etcd/local"],
+        ["upload-config"],
+    ]
 
 
 def test_ssh_options_need_a_host() -> None:
