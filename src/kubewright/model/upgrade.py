@@ -257,6 +257,27 @@ def same_manifest(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return normal(one) == normal(other)
 
 
+def same_program(shown: Mapping[str, Any], manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether the API shows a static Pod with the version and the command line that its manifest has.
+
+    What admission may have done to the Pod in the API does not matter: other containers, another registry.
+    """
+
+    def program(pod: Mapping[str, Any]) -> tuple[str, Any] | None:
+        for one in (pod.get("spec") or {}).get("containers") or ():
+            if one.get("name") == name:
+                return tag_of(str(one.get("image"))), one.get("command")
+        return None
+
+    return program(shown) == program(manifest) is not None
+
+
+def manifest_hash(shown: Mapping[str, Any]) -> str:
+    """The hash of its manifest that the API shows of a static Pod: its id in the container runtime."""
+    annotations = (shown.get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get("kubernetes.io/config.hash", "none"))
+
+
 def manifest_diff(
     path: str, before: Mapping[str, Any] | None, after: Mapping[str, Any], *, context: int = 3
 ) -> list[str]:

@@ -7,18 +7,21 @@ from typing import ClassVar
 
 from kubewright.clients.cri import open_cri
 from kubewright.clients.paths import Object
-from kubewright.errors import ExitCode, HostError, KubewrightError, WaitTimeoutError
+from kubewright.errors import ApiError, ExitCode, HostError, KubewrightError, WaitTimeoutError
 from kubewright.events import Activity
 from kubewright.model import upgrade as model
 from kubewright.model.cert_settings import CertSettings
 from kubewright.model.manifests import manifest_path
 from kubewright.model.objects import read_mapping, to_yaml
+from kubewright.model.reset import TMP_DIR
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.renewal import RenewCertificates
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
 
 MANIFEST_MODE = 0o600
+BACKUPS = f"{TMP_DIR}/kubeadm-backup-manifests-"
+"""The folders of replaced manifests, as kubeadm names them; their dates follow."""
 _BACK = 120.0
 
 CERTIFICATES: Mapping[str, tuple[str, ...]] = {
@@ -33,13 +36,16 @@ CERTIFICATES: Mapping[str, tuple[str, ...]] = {
 
 Healthy = Callable[[], Awaitable[str | None]]
 """Says what is wrong with a program; None where nothing is."""
+Reported = Callable[[], Awaitable[Object | None]]
+"""The static Pod as the API shows it; None where it does not."""
 
 
 class UpgradePod(Phase):
     """One static Pod as another version has it.
 
     One that means the same stays with its certificates, as in kubeadm. The old manifest is kept in `backup`; where
-    the new one does not run and serve within `deadline` seconds, it is put back.
+    the new one does not run and serve within `deadline` seconds, it is put back. Where a run was interrupted after
+    it had written the new manifest, the next one waits for the program.
     """
 
     name: ClassVar[str] = "control-plane"
@@ -54,6 +60,7 @@ class UpgradePod(Phase):
         cri_socket: str,
         backup: str,
         healthy: Healthy,
+        reported: Reported,
         certificates: CertSettings | None = None,
         data_dir: str = "",
         deadline: float = 300.0,
@@ -67,19 +74,27 @@ class UpgradePod(Phase):
         self._socket = cri_socket
         self._backup = backup
         self._healthy = healthy
+        self._reported = reported
         self._certificates = certificates
         self._data_dir = data_dir
         self._deadline = deadline
         self._path = manifest_path(component)
         self._old = b""
         self._running: frozenset[str] = frozenset()
+        self._written = False
 
     async def look(self) -> list[Change]:
         """How it differs."""
         self._old = await self._node.host.read_file(self._path) or b""
         before = read_mapping(self._old)
         if before is not None and model.same_manifest(before, self._pod):
-            return []
+            self._written = True
+            why = await self._not_by_manifest()
+            return (
+                [Change(Action.RUN, f"wait for {self._component}", self.host_name, (f"# {why}",))]
+                if why
+                else []
+            )
         lines = tuple(model.manifest_diff(self._path, before, self._pod)[2:])
         action = Action.CREATE if before is None else Action.UPDATE
         changes = [Change(action, self._path, self.host_name, lines)]
@@ -93,6 +108,8 @@ class UpgradePod(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Copy what is needed to go back, renew, replace."""
+        if self._written:
+            return
         host = self._node.host
         self._running = await self._containers()
         activity.progress("keep a copy")
@@ -120,17 +137,41 @@ class UpgradePod(Phase):
                 hint="make room, or leave etcd as it is: --etcd-upgrade=false",
             )  # fmt: skip
 
-    async def _containers(self) -> frozenset[str]:
-        """The ids of this program's running containers."""
+    async def _containers(self, uid: str = "") -> frozenset[str]:
+        """The ids of this program's running containers, of the Pod with this `uid` or of all."""
         async with open_cri(self._node.host, self._socket) as cri:
-            pods = {pod.id for pod in await cri.sandboxes() if pod.namespace == "kube-system"}
+            pods = {
+                pod.id for pod in await cri.sandboxes()
+                if pod.namespace == "kube-system" and uid in ("", pod.uid)
+            }  # fmt: skip
             return frozenset(
                 one.id for one in await cri.containers()
                 if one.name == self._component and one.running and one.sandbox in pods
             )  # fmt: skip
 
+    async def _not_by_manifest(self) -> str | None:
+        """Why the program does not run by the manifest that is there, or does not serve; None where it does.
+
+        The kubelet gives a static Pod the hash of its manifest for an id, and shows the hash in the API: kubeadm,
+        too, tells by it that the kubelet has read a new manifest.
+        """
+        try:
+            shown = await self._reported()
+        except ApiError as error:
+            if not error.passes:
+                raise
+            return error.message
+        if shown is None or not model.same_program(shown, self._pod, self._component):
+            return "the kubelet has not read its manifest yet"
+        if not await self._containers(model.manifest_hash(shown)):
+            return "no container of its manifest runs"
+        return await self._healthy()
+
     async def verify(self, activity: Activity) -> None:
-        """Wait until it runs anew and serves; put the old one back where it does not."""
+        """Wait until it runs anew and serves; put the old one back where it does not, if this run replaced it."""
+        if self._written:
+            await self._verify_written(activity)
+            return
 
         async def missing() -> str | None:
             if not await self._containers() - self._running:
@@ -144,6 +185,25 @@ class UpgradePod(Phase):
             )  # fmt: skip
         except (WaitTimeoutError, HostError) as error:
             await self._put_back(error, activity)
+
+    async def _verify_written(self, activity: Activity) -> None:
+        """Wait for a program whose manifest an earlier run has written. What that one replaced is not put back: it
+        may be long ago, and the program may have failed since for another reason."""
+        try:
+            await wait_until(
+                self._not_by_manifest, f"{self.host_name}: {self._component} to run by its manifest",
+                deadline=self._deadline, interval=0.25, diagnose=self._diagnose, progress=activity.progress,
+            )  # fmt: skip
+        except WaitTimeoutError as error:
+            search = f'ls -d {BACKUPS}*/"$1" 2>/dev/null | tail -n 1'
+            kept = (await self._node.host.shell(search, f"{self._component}.yaml", check=False)).text
+            raise HostError(
+                f"{self.host_name}: {self._component} does not run by {self._path}, its manifest in this version",
+                host=self.host_name, exit_code=ExitCode.COMPONENT_FAILED,
+                evidence=[error.message, *error.evidence, *([f"the manifest before it: {kept}"] if kept else [])],
+                hint="mend what its last lines say, then run the same command again"
+                + ("; or copy the manifest before it back, then run it again" if kept else ""),
+            ) from error  # fmt: skip
 
     async def _diagnose(self) -> list[str]:
         host = self._node.host

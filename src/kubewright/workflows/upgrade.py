@@ -25,7 +25,7 @@ from kubewright.model.manifests import ETCD
 from kubewright.model.node_preflight import CheckFinding, for_upgrade
 from kubewright.model.objects import SYSTEM, Object
 from kubewright.model.patches import Patch
-from kubewright.model.reset import TMP_DIR, etcd_data_dir
+from kubewright.model.reset import etcd_data_dir
 from kubewright.model.upgrade import CONTROL_PLANE, ClusterState
 from kubewright.model.version import Version
 from kubewright.model.versions import VersionFacts, facts_for
@@ -34,10 +34,10 @@ from kubewright.phases.installed import Installed, read_installed, runtime_socke
 from kubewright.phases.kubelet_config import KubeletConfig
 from kubewright.phases.node import Node
 from kubewright.phases.objects import Objects
-from kubewright.phases.phase import Change
+from kubewright.phases.phase import Action, Change
 from kubewright.phases.renewal import RenewCertificates
 from kubewright.phases.serving import not_serving, own_server
-from kubewright.phases.upgrade_pod import UpgradePod
+from kubewright.phases.upgrade_pod import BACKUPS, UpgradePod
 from kubewright.workflows.init import Init
 from kubewright.workflows.init_settings import InitSettings
 from kubewright.workflows.join_desired import cluster_configuration
@@ -98,7 +98,7 @@ class UpgradeRun(StepRun):
         self.facts: VersionFacts
         self.before: dict[str, dict[str, Any]] = {}
         self.after: dict[str, Object] = {}
-        self.backup = f"{TMP_DIR}/kubeadm-backup-manifests-{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}"
+        self.backup = f"{BACKUPS}{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}"
         self._socket = ""
         self._dns = True
 
@@ -136,10 +136,10 @@ class UpgradeRun(StepRun):
             if name not in self.after or (name == ETCD and not self._etcd_goes_along()):
                 continue
             phase = self._pod_phase(name, settings)
-            if name == ETCD and await phase.look():
+            if name == ETCD and _replaced(await phase.look()):
                 await self.do(EtcdHealthy(self.node, self.kube, self.cluster.certificates_dir))
-            if await self.do(phase, f"upgrade/{name}"):
-                changed = True
+            if changes := await self.do(phase, f"upgrade/{name}"):
+                changed = changed or _replaced(changes)
                 if name == ETCD:
                     await self.do(EtcdHealthy(self.node, self.kube, self.cluster.certificates_dir))
         if not changed:
@@ -155,8 +155,11 @@ class UpgradeRun(StepRun):
         async def healthy() -> str | None:
             return await not_serving(self.node.host, name, pod, server, self.cluster.certificates_dir)
 
+        async def reported() -> Object | None:
+            return await self.kube.get("v1", "Pod", f"{name}-{self.node.name}", SYSTEM)
+
         return UpgradePod(
-            self.node, name, pod, cri_socket=self._socket, backup=self.backup, healthy=healthy,
+            self.node, name, pod, cri_socket=self._socket, backup=self.backup, healthy=healthy, reported=reported,
             certificates=settings if self.options.renew else None,
             data_dir=etcd_data_dir(self.before.get(ETCD, {})) if name == ETCD else "",
             deadline=parse_duration(self.options.timeouts.upgrade_manifests) / 1e9,
@@ -318,6 +321,11 @@ def _same_series(before: Mapping[str, Mapping[str, Any]], cluster: ClusterConfig
             "cannot be gone to yet", exit_code=ExitCode.VERSION_UNAVAILABLE,
             hint="`upgrade diff` shows what it brings; kubeadm of the cluster's version can do it",
         )  # fmt: skip
+
+
+def _replaced(changes: Sequence[Change]) -> bool:
+    """Whether a manifest is replaced, rather than its program only waited for."""
+    return any(change.action is not Action.RUN for change in changes)
 
 
 def _tag(pod: Mapping[str, Any]) -> str:
