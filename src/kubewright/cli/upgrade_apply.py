@@ -24,10 +24,8 @@ from kubewright.cli.upgrade_shared import (
 from kubewright.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
-    from kubewright.clients.kube import KubeClient
     from kubewright.events import Events
     from kubewright.model.config.kubeadm_nodes import UpgradeConfiguration
-    from kubewright.phases.node import Node
     from kubewright.workflows.upgrade import UpgradeOptions
 
 _CHANGING = (
@@ -78,6 +76,7 @@ def apply(
     from kubewright.cli.common import run
     from kubewright.cli.upgrade_text import applied_lines
     from kubewright.model.upgrade import ClusterState
+    from kubewright.model.version import Version
     from kubewright.workflows.upgrade import UpgradeOutcome, check_target
     from kubewright.workflows.upgrade import apply as workflow
     from kubewright.workflows.upgrade_state import read_state
@@ -101,26 +100,23 @@ def apply(
     )  # fmt: skip
     dry = node.dry_run or said.dry_run
     check_gates(feature_gates, chosen)
+
+    def look() -> None:
+        async def check(events: Events) -> None:
+            async with opened_with_api(node) as (target, kube):
+                state = await read_state(target.host, kube)
+                check_target(state, Version.parse(chosen), options, events)
+
+        run(check, output=output, stream=False)
+
     if not (yes or options.force or dry):
-        _confirm(lambda: _looked(node, chosen, options), chosen, output)
+        _confirm(look, chosen)
 
     async def work(events: Events) -> tuple[UpgradeOutcome, ClusterState, str]:
         async with opened_with_api(node, timeout=60) as (target, kube):
             state = await read_state(target.host, kube)
             done = await workflow(target, kube, chosen, options, events, state=state, dry=dry)
             return done, state, target.name
-
-    async def _look_only(events: Events, target: Node, kube: KubeClient) -> None:
-        from kubewright.model.version import Version
-
-        check_target(await read_state(target.host, kube), Version.parse(chosen), options, events)
-
-    def _looked(node: NodeOptions, chosen: str, options: UpgradeOptions) -> None:
-        async def look(events: Events) -> None:
-            async with opened_with_api(node) as (target, kube):
-                await _look_only(events, target, kube)
-
-        run(look, output=output, stream=False)
 
     outcome, state, name = run(work, output=output, stream=not dry)
     if print_config or said.print_config:
@@ -204,7 +200,7 @@ def _options(
     )
 
 
-def _confirm(check: Callable[[], None], version: str, output: str) -> None:
+def _confirm(check: Callable[[], None], version: str) -> None:
     """Ask whether to go on, once it is known that nothing forbids it."""
     if not sys.stdin.isatty():
         raise ConfigError(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
-from kubewright.cli import cli
+from kubewright.cli import cli, upgrade_apply
 from kubewright.cli.upgrade_text import applied_lines
-from kubewright.errors import ExitCode
+from kubewright.errors import ExitCode, KubewrightError
 from kubewright.workflows.reset_tree import STEPS
 from kubewright.workflows.tree import paths
 from kubewright.workflows.upgrade import UpgradeOutcome
@@ -93,6 +96,18 @@ def test_upgrades_that_cannot_be_meant(words: tuple[str, ...], said: str) -> Non
     done = run("upgrade", *words)
     assert done.exit_code == ExitCode.USAGE
     assert said in done.output
+
+
+def test_an_upgrade_looks_before_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def opened(_: object, **__: object) -> AsyncIterator[None]:
+        raise KubewrightError("looked at the cluster")
+        yield
+
+    monkeypatch.setattr(upgrade_apply, "opened_with_api", opened)
+    monkeypatch.setattr(upgrade_apply, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    done = run("upgrade", "apply", "v1.20.15")
+    assert done.output == "error: looked at the cluster\n"
 
 
 def test_an_upgrade_does_not_change_the_configuration(tmp_path: Path) -> None:
