@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -144,33 +145,20 @@ def diff(
         )
         if path
     }
-    context = said.context_lines if context_lines is None else context_lines
+    compared = partial(
+        workflow, paths=paths, patches=read_patches(patches or experimental_patches),
+        context=said.context_lines if context_lines is None else context_lines,
+    )  # fmt: skip
 
     async def work(events: Events) -> dict[str, list[str]]:
         if given is not None:
             async with opened_installed(node) as target:
                 chosen = chosen_version(version, given.kubernetes_version, "")
-                return await workflow(
-                    target,
-                    given,
-                    chosen,
-                    events,
-                    paths=paths,
-                    patches=read_patches(patches or experimental_patches),
-                    context=context,
-                )
+                return await compared(target, given, chosen, events)
         async with opened_with_api(node) as (target, kube):
             cluster = await stored_cluster(kube)
             chosen = chosen_version(version, said.kubernetes_version, cluster.kubernetes_version)
-            return await workflow(
-                target,
-                cluster,
-                chosen,
-                events,
-                paths=paths,
-                patches=read_patches(patches or experimental_patches),
-                context=context,
-            )
+            return await compared(target, cluster, chosen, events)
 
     found = run(work, output=output, stream=False)
     if output != "text":
