@@ -15,8 +15,8 @@ from typing import Any
 import kubeadm_machines as machines
 import pytest
 import yaml
-from cluster_fixtures import JOINED, ON_MACHINES, Kubewright, Run, lab_of, on, start_on
-from init_configurations import PROXY
+from cluster_fixtures import JOINED, ON_MACHINES, Kubewright, Run, lab_of, on, start_on, until_on, write
+from init_configurations import KEY, SOCKET, TOKEN, joinable
 from kubeadm_machines import KUBECTL
 
 from kubewright.errors import ExitCode
@@ -24,40 +24,10 @@ from kubewright.lab.lab import Lab
 
 pytestmark = ON_MACHINES
 
-TOKEN = "abcdef.0123456789abcdef"
-KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 SHARED = "pki/ca.crt pki/ca.key pki/sa.key pki/sa.pub pki/front-proxy-ca.* pki/etcd/ca.*"
 """What kubeadm's reference says to copy to a further control plane."""
 # No registry can be reached, and nobody has CoreDNS' image; all else of preflight holds.
 NO_REGISTRY = ("--ignore-preflight-errors", "ImagePull")
-PKI = "/etc/kubernetes/pki/etcd"
-MEMBERS = (
-    f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=https://127.0.0.1:2379 "
-    f"--cacert={PKI}/ca.crt --cert={PKI}/server.crt --key={PKI}/server.key member list"
-)
-
-
-def configuration(address: str) -> bytes:
-    version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
-    documents = [
-        {
-            **version,
-            "kind": "InitConfiguration",
-            "certificateKey": KEY,
-            "bootstrapTokens": [{"token": TOKEN, "ttl": "1h0m0s"}],
-            "localAPIEndpoint": {"advertiseAddress": address},
-            "nodeRegistration": {"criSocket": "/run/containerd/containerd.sock"},
-        },
-        {
-            **version,
-            "kind": "ClusterConfiguration",
-            "kubernetesVersion": "v1.20.2",
-            "controlPlaneEndpoint": f"{address}:6443",
-            "networking": {"podSubnet": "10.244.0.0/16"},
-        },
-        PROXY,
-    ]
-    return yaml.safe_dump_all(documents).encode()
 
 
 class Joiner:
@@ -67,7 +37,7 @@ class Joiner:
         self.lab = lab
         self._kubewright = kubewright
         self.address = str(lab.machine("cp1").plan.address)
-        self.hash = "sha256:" + on(lab, "cp1", _CA_HASH).strip()
+        self.hash = machines.ca_hash(lab)
 
     def __call__(self, machine: str, *arguments: str | Path, code: int | None = 0) -> Run:
         return machines.kubewright_on(self._kubewright, self.lab, machine, "join", *arguments, code=code)
@@ -79,7 +49,7 @@ class Joiner:
     def kill(self, machine: str, *arguments: str | Path) -> None:
         """A join that dies when the kubelet has been given its kubeconfig."""
         run = self.start(machine, *arguments)
-        on(self.lab, machine, _AWAIT, "/etc/kubernetes/kubelet.conf")
+        until_on(self.lab, machine, "[ -e /etc/kubernetes/kubelet.conf ]")
         run.kill()
         run.wait()
 
@@ -93,13 +63,6 @@ class Joiner:
         return self("w1", *arguments, "--skip-phases", "preflight", code=code).err
 
 
-_AWAIT = 'for i in $(seq 1200); do [ ! -e "$1" ] || exit 0; sleep 0.05; done; exit 1'
-_CA_HASH = (
-    "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
-    "| sha256sum | cut -d' ' -f1"
-)
-
-
 @pytest.fixture(scope="module")
 async def join(kubewright: Kubewright) -> AsyncIterator[Joiner]:
     """cp1 made by kubeadm; w1, w2 (a control plane, with the certificate key) and w3 (one with copied
@@ -107,7 +70,8 @@ async def join(kubewright: Kubewright) -> AsyncIterator[Joiner]:
     with lab_of(kubewright, JOINED, workers=3) as lab:
         await machines.prepare(lab, control_planes=["cp1", "w2", "w3"])
         address = str(lab.machine("cp1").plan.address)
-        machines.write(lab, "cp1", machines.CONFIG, configuration(address))
+        config = joinable(address, networking={"podSubnet": "10.244.0.0/16"})
+        write(lab, "cp1", machines.CONFIG, config.encode())
         machines.kubeadm(
             lab, "cp1", "init", "--config", machines.CONFIG, "--upload-certs", "--skip-phases=preflight"
         )
@@ -133,7 +97,7 @@ def test_all_nodes_are_ready_and_marked(join: Joiner) -> None:
     marks = {node["metadata"]["name"]: _marks(node) for node in nodes}
     # cp1 is kubeadm's own.
     assert marks["w2"] == marks["w3"] == marks["cp1"]
-    assert marks["w1"] == ([], [], "/run/containerd/containerd.sock")
+    assert marks["w1"] == ([], [], SOCKET)
 
 
 def _marks(node: dict[str, Any]) -> tuple[list[str], list[str], str]:
@@ -147,12 +111,9 @@ def _marks(node: dict[str, Any]) -> tuple[list[str], list[str], str]:
 
 
 def test_etcd_has_three_voters_and_kubeadm_knows_all_control_planes(join: Joiner) -> None:
-    members = on(join.lab, "cp1", MEMBERS)
+    members = machines.etcd_members(join.lab)
     assert sorted(re.findall(r"started, (\w+), .*false", members)) == ["cp1", "w2", "w3"]
-    status = on(
-        join.lab, "cp1", f"{KUBECTL} -n kube-system get cm kubeadm-config -o jsonpath={{.data.ClusterStatus}}"
-    )
-    assert yaml.safe_load(status)["apiEndpoints"] == {
+    assert machines.api_endpoints(join.lab) == {
         name: {"advertiseAddress": str(join.lab.machine(name).plan.address), "bindPort": 6443}
         for name in ("cp1", "w2", "w3")
     }
@@ -202,7 +163,7 @@ def test_p10_a_token_that_has_expired(join: Joiner) -> None:
         "metadata": {"name": "bootstrap-token-333333", "namespace": "kube-system"},
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
     }
-    machines.write(join.lab, "cp1", "/root/token.json", json.dumps(secret).encode())
+    write(join.lab, "cp1", "/root/token.json", json.dumps(secret).encode())
     on(join.lab, "cp1", f"{KUBECTL} create -f /root/token.json")
     said = join.refused(*join.known(token="333333.0123456789abcdef"), code=ExitCode.API_ERROR)
     assert "token 333333 has expired" in said
@@ -218,7 +179,7 @@ def test_p10_another_ca_and_another_secret(join: Joiner) -> None:
 
 def test_p10_clocks_apart(join: Joiner) -> None:
     shifted = '#!/bin/sh\nexec /usr/bin/date -d "-2 days" "$@"\n'
-    machines.write(join.lab, "w1", "/usr/local/bin/date", shifted.encode(), 0o755)
+    write(join.lab, "w1", "/usr/local/bin/date", shifted.encode(), 0o755)
     try:
         said = join.refused(*join.known(), code=ExitCode.HOST_NOT_FIT)
     finally:
@@ -266,7 +227,7 @@ def test_discovery_by_file_by_url_and_without_a_hash(join: Joiner) -> None:
         join.lab, "cp1", f"{KUBECTL} -n kube-public get cm cluster-info -o jsonpath={{.data.kubeconfig}}"
     )
     for machine in ("cp1", "w1"):
-        machines.write(join.lab, machine, "/root/cluster.conf", text.encode())
+        write(join.lab, machine, "/root/cluster.conf", text.encode())
     said = join.refused("--discovery-file", "/root/cluster.conf", code=ExitCode.CONFIG_INVALID)
     assert "no credentials" in said
     token = ("--tls-bootstrap-token", TOKEN, "--skip-phases", "preflight", "--dry-run")
@@ -281,11 +242,7 @@ def test_discovery_by_file_by_url_and_without_a_hash(join: Joiner) -> None:
     on(join.lab, "w1", "cat /etc/kubernetes/pki/ca.crt >>/etc/ssl/certs/ca-certificates.crt")
     server = "cd /root && exec openssl s_server -accept 8443 -WWW -cert $1.crt -key $1.key"
     with start_on(join.lab, "cp1", server, "/etc/kubernetes/pki/apiserver"):
-        on(
-            join.lab,
-            "cp1",
-            "for i in $(seq 100); do ss -ltn | grep -q :8443 && exit; sleep 0.05; done; exit 1",
-        )
+        until_on(join.lab, "cp1", "ss -ltn | grep :8443")
         url = f"https://{join.address}:8443/cluster.conf"
         assert "nothing to do" in join("w1", "--discovery-file", url, *token).out
     on(join.lab, "cp1", "pkill -x openssl || true")
@@ -307,11 +264,11 @@ def test_a_member_of_etcd_that_is_interrupted_is_taken_back(join: Joiner, tmp_pa
         join("w1", *prepare, phase, *known)
     (tmp_path / "etcd.yaml").write_text("spec: {containers: [{name: etcd, image: 'no.test/etcd:1'}]}")
     run = join.start("w1", "phase", "control-plane-join", "etcd", "--control-plane", "--patches", tmp_path)
-    on(join.lab, "w1", _AWAIT, _MANIFEST)
-    assert "true" in on(join.lab, "cp1", MEMBERS)  # a learner
+    until_on(join.lab, "w1", f"[ -e {_MANIFEST} ]")
+    assert "true" in machines.etcd_members(join.lab)  # a learner
     run.send_signal(signal.SIGINT)
     assert run.wait(60) == ExitCode.INTERRUPTED
-    assert len(on(join.lab, "cp1", MEMBERS).split("\n")[:-1]) == 3
+    assert len(machines.etcd_members(join.lab).split("\n")[:-1]) == 3
     on(join.lab, "w1", '[ ! -e "$1" ] && [ ! -e /var/lib/etcd/member ]', _MANIFEST)
 
 
@@ -326,3 +283,11 @@ def test_uploaded_certificates_that_are_gone_are_named(join: Joiner) -> None:
     ).err  # fmt: skip
     assert "it is kept for two hours" in said
     assert "kubewright init phase upload-certs --upload-certs" in said
+
+
+def test_a_join_goes_on_with_the_certificates_that_it_has_downloaded(join: Joiner) -> None:
+    """Also when what they came from is no more."""
+    on(join.lab, "cp1", f"{KUBECTL} -n kube-system delete secret kubeadm-certs --ignore-not-found")
+    more = ("--control-plane", "--certificate-key", KEY, *NO_REGISTRY)
+    run = join("w2", *join.known(), *more, "-o", "json")
+    assert run.events[-1]["changes"] == 0, run

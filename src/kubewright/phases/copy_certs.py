@@ -9,9 +9,9 @@ from kubewright.clients.kube import KubeClient
 from kubewright.errors import ApiError, ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite, Host
-from kubewright.model import copy_certs, x509
+from kubewright.model import copy_certs, pki, x509
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
-from kubewright.model.copy_certs import SharedFile
+from kubewright.model.copy_certs import CertsExpiredError, SharedFile
 from kubewright.phases.files import differing, file_changes
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change, Phase
@@ -30,12 +30,14 @@ class DownloadCerts(Phase):
         self._node = node
         self.host_name = node.name
         self._kube = kube
+        self._cluster = cluster
         self._shared = copy_certs.shared_files(cluster)
         self._key = key
         self._wanted: list[FileWrite] = []
 
     async def look(self) -> list[Change]:
-        """Which of them are not there, or are others. Raises as `copy_certs.files_of_secret`."""
+        """Which of them are not there, or are others. Raises as `copy_certs.files_of_secret`, but not where the
+        Secret is gone and an earlier run, which was interrupted, has written all that it gave (P34)."""
         try:
             secret = await self._kube.get("v1", "Secret", copy_certs.CERTS_SECRET, "kube-system")
         except ApiError as error:
@@ -43,7 +45,12 @@ class DownloadCerts(Phase):
                 raise
             # The Role that lets nodes read it is made by the upload.
             secret = None
-        found = copy_certs.files_of_secret(secret, self._shared, self._key)
+        try:
+            found = copy_certs.files_of_secret(secret, self._shared, self._key)
+        except CertsExpiredError:
+            if await self._all_here():
+                return []
+            raise
         files = [
             FileWrite(file.path, Secret(found[file.path]), file.mode)
             for file in sorted(self._shared, key=lambda one: not one.path.endswith(".key"))
@@ -51,6 +58,24 @@ class DownloadCerts(Phase):
         ]
         self._wanted = await differing(self._node.host, files)
         return await file_changes(self._node.host, self._wanted)
+
+    async def _all_here(self) -> bool:
+        """Whether all files are there, belong to each other and are of the cluster that is joined.
+
+        An authority's key that is away was not in the Secret: keys are written first.
+        """
+        found = await self._node.host.read_files([file.path for file in self._shared])
+        [ca] = [file.path for file in self._shared if file.name == f"{pki.CA.base}.crt"]
+        ours = (self._kube.server.ca or b"").strip()
+        if not ours or found.get(ca, b"").strip() != ours:
+            return False
+        if any(file.path not in found and not _optional(file) for file in self._shared):
+            return False
+        try:
+            await require_shared(self._node.host, self._cluster)
+        except HostError:
+            return False
+        return True
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write them, keys first: whoever finds a certificate finds its key."""

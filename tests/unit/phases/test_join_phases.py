@@ -9,6 +9,7 @@ import pytest
 import yaml
 from tests.unit.phases.memory_host import MemoryHost
 
+from kubewright.clients.server import Server
 from kubewright.errors import ApiError, HostError
 from kubewright.events import Events
 from kubewright.hosts import FileWrite, HostFacts
@@ -37,6 +38,7 @@ class Api:
         self.obj = obj
         self.lost_races = 0
         self.forbidden = False
+        self.server = Server("https://192.0.2.1:6443")
 
     async def get(self, *_: object) -> Object | None:
         if self.forbidden:
@@ -101,6 +103,56 @@ async def test_a_secret_that_may_not_be_read_was_never_uploaded() -> None:
     api.forbidden = True
     with pytest.raises(copy_certs.CertsExpiredError):
         await download(MemoryHost(), api).look()
+
+
+@pytest.mark.parametrize(
+    ("lost", "enough"),
+    [
+        ((), True),
+        (("ca.key",), True),  # it is elsewhere, and was not uploaded either
+        (("sa.key",), False),
+        (("etcd/ca.crt",), False),
+    ],
+)
+async def test_a_join_that_goes_on_after_the_secrets_end_has_the_files(
+    shared: dict[str, bytes], lost: tuple[str, ...], enough: bool
+) -> None:
+    host, api = MemoryHost(), Api(None)
+    api.server = Server("https://192.0.2.1:6443", ca=shared[f"{pki.PKI_DIR}/ca.crt"] + b"\n")
+    gone = {f"{pki.PKI_DIR}/{name}" for name in lost}
+    await host.write_files([FileWrite(path, data) for path, data in shared.items() if path not in gone])
+    if enough:
+        assert await download(host, api).run(Events()) == []
+        return
+    with pytest.raises(copy_certs.CertsExpiredError):
+        await download(host, api).look()
+
+
+async def test_files_that_do_not_belong_to_the_cluster_or_each_other_are_not_enough(
+    shared: dict[str, bytes],
+) -> None:
+    host, api = MemoryHost(), Api(None)
+    await host.write_files([FileWrite(path, data) for path, data in shared.items()])
+    for ca in (None, authority(pki.CA).cert):
+        api.server = Server("https://192.0.2.1:6443", ca=ca)
+        with pytest.raises(copy_certs.CertsExpiredError):
+            await download(host, api).look()
+    api.server = Server("https://192.0.2.1:6443", ca=shared[f"{pki.PKI_DIR}/ca.crt"])
+    assert await download(host, api).look() == []
+    await host.write_file(f"{pki.PKI_DIR}/etcd/ca.key", authority(pki.ETCD_CA).key.reveal())
+    with pytest.raises(copy_certs.CertsExpiredError):
+        await download(host, api).look()
+
+
+async def test_a_file_that_the_secret_still_gives_is_written_again(shared: dict[str, bytes]) -> None:
+    """What is there is enough only where there is nothing newer."""
+    host, api = MemoryHost(), Api(uploaded(shared))
+    await download(host, api).run(Events())
+    key = x509.new_key(KeyKind.ECDSA_P256)
+    api.obj = uploaded(
+        shared | {f"{pki.PKI_DIR}/sa.key": key.reveal(), f"{pki.PKI_DIR}/sa.pub": x509.public_key(key)}
+    )
+    assert len(await download(host, api).run(Events())) == 2
 
 
 async def test_an_authority_whose_key_is_elsewhere_is_enough(shared: dict[str, bytes]) -> None:
