@@ -110,11 +110,29 @@ class Kubewright:
 def on(lab: Lab, machine: str, script: str, *arguments: str, code: int = 0) -> str:
     """Run a shell script in a machine, whatever state its network is in; what it printed."""
     done = subprocess.run(
-        [*_inside(lab, machine), "sh", "-c", script, "sh", *arguments],
+        [*inside(lab, machine), "sh", "-c", script, "sh", *arguments],
         capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == code, f"{machine}: {script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def until_on(lab: Lab, machine: str, condition: str, *, seconds: int = 60, every: float = 0.05) -> None:
+    """Wait in a machine until a shell command succeeds; where it never does, what it said last is in the error."""
+    on(lab, machine, _UNTIL.format(condition=condition, seconds=seconds, every=every))
+
+
+_UNTIL = """
+condition() {{ {condition}; }}
+read -r now rest </proc/uptime
+end=$((${{now%.*}} + {seconds}))
+until condition >/dev/null 2>&1; do
+  read -r now rest </proc/uptime
+  [ "${{now%.*}}" -lt "$end" ] || {{ condition; exit; }}
+  sleep {every}
+done
+"""
+"""By a clock that no test sets."""
 
 
 @contextmanager
@@ -123,7 +141,7 @@ def start_on(lab: Lab, machine: str, script: str, *arguments: str) -> Iterator[l
     lines: list[str] = []
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(
-            [*_inside(lab, machine), "sh", "-c", script, "sh", *arguments],
+            [*inside(lab, machine), "sh", "-c", script, "sh", *arguments],
             stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
         )  # fmt: skip
         try:
@@ -135,15 +153,20 @@ def start_on(lab: Lab, machine: str, script: str, *arguments: str) -> Iterator[l
             lines += out.read().splitlines()
 
 
+def write(lab: Lab, machine: str, path: str, content: bytes, mode: int = 0o600) -> None:
+    """Put a file on a machine."""
+    script = f'umask 077; mkdir -p "$(dirname "$1")" && cat >"$1" && chmod {mode:o} "$1"'
+    command = [*inside(lab, machine), "sh", "-c", script, "sh", path]
+    subprocess.run(command, input=content, check=True, timeout=120)
+
+
 def put(lab: Lab, machine: str, local: Path, remote: str) -> None:
     """Copy a program into a machine."""
-    script = 'cat >"$1" && chmod 755 "$1"'
-    with local.open("rb") as file:
-        command = [*_inside(lab, machine), "sh", "-c", script, "sh", remote]
-        subprocess.run(command, stdin=file, check=True, timeout=120)
+    write(lab, machine, remote, local.read_bytes(), 0o755)
 
 
-def _inside(lab: Lab, machine: str) -> list[str]:
+def inside(lab: Lab, machine: str) -> list[str]:
+    """What makes a command run in a machine."""
     pid = lab.machine(machine).pid()
     assert pid is not None, f"{machine} does not run"
     return enter(pid)

@@ -1,4 +1,4 @@
-"""The configurations with which kubeadm's `init` and ours are compared."""
+"""The configurations with which kubeadm's `init` and ours are run, and with which they are compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from kubeadm_machines import EXTERNAL_ETCD
 
 TOKEN = "abcdef.0123456789abcdef"
 KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+SOCKET = "/run/containerd/containerd.sock"
 
 PROXY = {
     "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",
@@ -99,7 +101,29 @@ def document(name: str, address: str) -> str:
         "bootstrapTokens": [{"token": TOKEN, "ttl": "3h0m0s", "description": "for tests"}],
         **init,
         "localAPIEndpoint": {"advertiseAddress": address, **init.get("localAPIEndpoint", {})},
-        "nodeRegistration": {"criSocket": "/run/containerd/containerd.sock", **init.get("nodeRegistration", {})},
+        "nodeRegistration": {"criSocket": SOCKET, **init.get("nodeRegistration", {})},
     }  # fmt: skip
     cluster = {**kubeadm, "kind": "ClusterConfiguration", "kubernetesVersion": "v1.20.2", **cluster}
     return yaml.safe_dump_all([init, cluster, *more])
+
+
+def joinable(address: str, **cluster: Any) -> str:
+    """A configuration for the machine with that address, whose cluster others join with `TOKEN` and `KEY`.
+
+    `cluster` is what its ClusterConfiguration has beyond the least.
+    """
+    version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
+    return yaml.safe_dump_all(
+        [
+            {
+                **version, "kind": "InitConfiguration", "certificateKey": KEY,
+                "bootstrapTokens": [{"token": TOKEN, "ttl": "1h0m0s"}],
+                "localAPIEndpoint": {"advertiseAddress": address}, "nodeRegistration": {"criSocket": SOCKET},
+            },
+            {
+                **version, "kind": "ClusterConfiguration", "kubernetesVersion": "v1.20.2",
+                "controlPlaneEndpoint": f"{address}:6443", **cluster,
+            },
+            PROXY,
+        ]
+    )  # fmt: skip

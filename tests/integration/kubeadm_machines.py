@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from cluster_fixtures import Kubewright, Run, _inside, on
+import yaml
+from cluster_fixtures import Kubewright, Run, inside, on, write
 from tools import kubeadm_hosts
 
 from kubewright.clients.kube import KubeClient
@@ -49,13 +51,6 @@ systemctl restart containerd
 def wipe(lab: Lab, machine: str) -> None:
     """Make a machine what it was after `prepare`, whoever made it a node."""
     on(lab, machine, _WIPE, EXTERNAL_ETCD)
-
-
-def write(lab: Lab, machine: str, path: str, content: bytes, mode: int = 0o600) -> None:
-    """Put a file on a machine."""
-    script = f'umask 077; mkdir -p "$(dirname "$1")" && cat >"$1" && chmod {mode:o} "$1"'
-    command = [*_inside(lab, machine), "sh", "-c", script, "sh", path]
-    subprocess.run(command, input=content, check=True, timeout=60)
 
 
 # -- an etcd that is not kubeadm's ----------------------------------------------------------------------------
@@ -122,10 +117,37 @@ def until_signed(lab: Lab, machine: str) -> None:
     on(lab, machine, kubeadm_hosts.UNTIL_SIGNED)
 
 
+def ca_hash(lab: Lab) -> str:
+    """What a join knows the cluster's CA by."""
+    digest = on(
+        lab, "cp1",
+        "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
+        "| sha256sum | cut -d' ' -f1",
+    )  # fmt: skip
+    return f"sha256:{digest.strip()}"
+
+
+def etcd_members(lab: Lab) -> str:
+    """What etcdctl says of the members, by the etcd of cp1."""
+    pki_dir = "/etc/kubernetes/pki/etcd"
+    return on(
+        lab, "cp1",
+        f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=https://127.0.0.1:2379 "
+        f"--cacert={pki_dir}/ca.crt --cert={pki_dir}/server.crt --key={pki_dir}/server.key member list",
+    )  # fmt: skip
+
+
+def api_endpoints(lab: Lab) -> dict[str, Any]:
+    """The control planes that kubeadm knows, by their names."""
+    script = f"{KUBECTL} -n kube-system get cm kubeadm-config -o 'jsonpath={{.data.ClusterStatus}}'"
+    found: dict[str, Any] = yaml.safe_load(on(lab, "cp1", script))["apiEndpoints"]
+    return found
+
+
 def copy_tree(lab: Lab, source: str, target: str, directory: str, names: str) -> None:
     """Copy files (shell patterns, below a directory) from one machine to another."""
-    read = [*_inside(lab, source), "sh", "-c", f'cd "$1" && tar -cf - {names}', "sh", directory]
-    unpack = [*_inside(lab, target), "tar", "-C", directory, "-xf", "-"]
+    read = [*inside(lab, source), "sh", "-c", f'cd "$1" && tar -cf - {names}', "sh", directory]
+    unpack = [*inside(lab, target), "tar", "-C", directory, "-xf", "-"]
     on(lab, target, 'mkdir -p "$1"', directory)
     done = subprocess.run(read, capture_output=True, check=True, timeout=60)
     subprocess.run(unpack, input=done.stdout, check=True, timeout=60)

@@ -18,7 +18,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -67,18 +67,6 @@ def socket_in(namespace: str) -> socket.socket:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(enter).result()
-
-
-async def until(condition: Callable[[], Any], what: str, deadline: float = 15.0) -> float:
-    """Wait for a condition (an awaitable's or a plain value); the seconds that it took."""
-    began = time.monotonic()
-    while True:
-        value = condition()
-        value = await value if asyncio.iscoroutine(value) else value
-        if value:
-            return time.monotonic() - began
-        assert time.monotonic() - began < deadline, f"not within {deadline} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 class FakeApi:

@@ -9,7 +9,7 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-from cluster_fixtures import _inside
+from cluster_fixtures import inside, write
 
 from kubewright.lab.lab import Lab
 
@@ -42,16 +42,13 @@ def install(lab: Lab, machine: str, work: Path) -> None:
         "tar x --skip-old-files -C /",
     )  # fmt: skip
     run = f'#!/bin/sh\nPYTHONPATH={_PACKAGES} exec {binary} -m kubewright "$@"\n'
-    write = f"mkdir -p {Path(PROGRAM).parent} && cat >{PROGRAM} && chmod 755 {PROGRAM}"
-    subprocess.run([*_inside(lab, machine), "sh", "-c", write], input=run.encode(), check=True, timeout=60)
+    write(lab, machine, PROGRAM, run.encode(), 0o755)
 
 
 def _send(lab: Lab, machine: str, what: list[str], script: str) -> None:
     """Pack files here and run a script there that unpacks them."""
     with subprocess.Popen(["tar", "c", *what], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            [*_inside(lab, machine), "sh", "-c", script], stdin=tar.stdout, check=True, timeout=120
-        )
+        subprocess.run([*inside(lab, machine), "sh", "-c", script], stdin=tar.stdout, check=True, timeout=120)
     assert tar.returncode == 0
 
 

@@ -10,22 +10,13 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import yaml
-from cluster_fixtures import _inside, on
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from certificates import describe, key_kind
+from cluster_fixtures import inside, on
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-from cryptography.x509 import (
-    BasicConstraints,
-    Certificate,
-    ExtendedKeyUsage,
-    ExtensionNotFound,
-    KeyUsage,
-    load_pem_x509_certificate,
-)
-from cryptography.x509 import SubjectAlternativeName as Names
+from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from kubewright.lab.lab import Lab
 
@@ -101,7 +92,7 @@ def _files(lab: Lab, machine: str, words: Mapping[str, str]) -> Snapshot:
     script = f"cd / && tar -cf - {' '.join(left_out)} --exclude='var/lib/etcd/*' {there}"
     command = ["sh", "-c", script]
     done = subprocess.run(
-        [*_inside(lab, machine), *command],
+        [*inside(lab, machine), *command],
         capture_output=True,
         timeout=60,
         check=True,
@@ -232,45 +223,21 @@ def _pem(data: bytes, words: Mapping[str, str]) -> list[Any]:
     found: list[Any] = []
     for kind, text in zip(blocks, texts, strict=True):
         if kind == b"CERTIFICATE":
-            found.append(describe(load_pem_x509_certificate(text), words))
+            found.append(_described(load_pem_x509_certificate(text), words))
         elif kind == b"PUBLIC KEY":
-            found.append(f"{kind.decode()}: {_key_kind(load_pem_public_key(text))}")
+            found.append(f"{kind.decode()}: {key_kind(load_pem_public_key(text))}")
         else:
-            found.append(f"{kind.decode()}: {_key_kind(load_pem_private_key(text, None))}")
+            found.append(f"{kind.decode()}: {key_kind(load_pem_private_key(text, None))}")
     return found
 
 
-def describe(cert: Certificate, words: Mapping[str, str]) -> dict[str, Any]:
-    """Everything of a certificate but its key, serial number and exact times."""
-
-    def extension(kind: Any) -> Any:
-        try:
-            return cert.extensions.get_extension_for_class(kind)
-        except ExtensionNotFound:
-            return None
-
-    names, uses = extension(Names), extension(ExtendedKeyUsage)
-    usage, basic = extension(KeyUsage), extension(BasicConstraints)
-    return {
-        "subject": re.sub(r"@\d+", "@TIME", _plain(cert.subject.rfc4514_string(), words)),
-        "issuer": re.sub(r"@\d+", "@TIME", _plain(cert.issuer.rfc4514_string(), words)),
-        "names": sorted(_plain(str(name.value), words) for name in names.value) if names else [],
-        "uses": [use.dotted_string for use in uses.value] if uses else [],
-        "usage": (usage.critical, repr(usage.value)) if usage else None,
-        "basic": (basic.critical, repr(basic.value)) if basic else None,
-        "days": round((cert.not_valid_after_utc - cert.not_valid_before_utc) / timedelta(days=1)),
-        "key": _key_kind(cert.public_key()),
-        "hash": cert.signature_hash_algorithm.name if cert.signature_hash_algorithm else "",
-        "extensions": sorted(item.oid.dotted_string for item in cert.extensions),
-    }
-
-
-def _key_kind(key: Any) -> str:
-    public = key.public_key() if hasattr(key, "public_key") else key
-    if isinstance(public, rsa.RSAPublicKey):
-        return f"RSA {public.key_size}"
-    assert isinstance(public, ec.EllipticCurvePublicKey)
-    return f"ECDSA {public.curve.name}"
+def _described(cert: Certificate, words: Mapping[str, str]) -> dict[str, Any]:
+    found = describe(cert)
+    for name in ("subject", "issuer"):
+        found[name] = re.sub(r"@\d+", "@TIME", _plain(found[name], words))
+    # Sorted once more: by its name, a machine stands elsewhere among the others.
+    names = sorted(_plain(name, words) for name in found["names"])
+    return found | {"names": names, "days": round(found["days"])}
 
 
 # -- comparing ------------------------------------------------------------------------------------------------

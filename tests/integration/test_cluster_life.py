@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cluster_fixtures import (
     start_on,
     written,
 )
+from waiting import until
 
 from kubewright.clients.kube import KubeClient
 from kubewright.errors import ExitCode
@@ -32,14 +32,6 @@ from kubewright.lab.lab import Lab, open_lab
 pytestmark = ON_MACHINES
 
 NODES = ("cp1", "w1", "w2")
-
-
-async def until(true: Callable[[], Awaitable[bool]], what: str, *, seconds: float) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + seconds
-    while not await true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        await asyncio.sleep(0.2)
 
 
 async def pods_of(kube: KubeClient, daemon_set: str) -> dict[str, Any]:
@@ -89,7 +81,7 @@ async def test_pods_reach_each_other_while_the_network_agent_restarts(cluster: L
                     is_ready(pod) and pod["metadata"]["uid"] not in gone for pod in now.values()
                 )
 
-            await until(replaced, "the agents to be replaced", seconds=60)
+            await until(replaced, "the agents to be replaced", 60, every=0.2)
             await asyncio.sleep(1)
     assert answers.count("good") > 20
     assert set(answers) == {"good"}, f"{answers.count('bad')} of {len(answers)} requests failed"
@@ -131,7 +123,7 @@ async def test_the_kubelets_configuration_is_changed_on_every_node(
             nodes = await kube.list("v1", "Node")
             return {node["status"]["capacity"]["pods"] for node in nodes} == {"77"}
 
-        await until(reported, "the nodes to report their room for Pods", seconds=30)
+        await until(reported, "the nodes to report their room for Pods", 30, every=0.2)
     assert kubewright("plan", "-f", cluster.places.cluster_yaml, "-o", "json").document["changes"] == []
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import ON_MACHINES, Kubewright, Run, _inside, client, on, put
-from kubeadm_machines import kubewright_on, write
+from cluster_fixtures import ON_MACHINES, Kubewright, Run, client, inside, on, put, write
+from kubeadm_machines import kubewright_on
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.server import Server
@@ -194,7 +194,7 @@ def found(both: Both) -> dict[str, tuple[renewal.Managed, bytes]]:
 
 def read_all(both: Both) -> dict[str, bytes]:
     """All files below /etc/kubernetes of the control plane."""
-    command = [*_inside(both.lab, "cp1"), "tar", "-C", "/", "-cf", "-", DIRECTORY]
+    command = [*inside(both.lab, "cp1"), "tar", "-C", "/", "-cf", "-", DIRECTORY]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         return {
@@ -212,7 +212,7 @@ def write_all(both: Both, files: dict[str, tuple[bytes, int]]) -> None:
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size, member.mode = len(content), mode
             archive.addfile(member, io.BytesIO(content))
-    command = [*_inside(both.lab, "cp1"), "tar", "-C", "/", "--same-permissions", "-xf", "-"]
+    command = [*inside(both.lab, "cp1"), "tar", "-C", "/", "--same-permissions", "-xf", "-"]
     subprocess.run(command, input=packed.getvalue(), check=True, timeout=60)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import kubeadm_machines as machines
 import pytest
-from cluster_fixtures import ON_MACHINES, PARITY, Kubewright, lab_of, on
+from cluster_fixtures import ON_MACHINES, PARITY, Kubewright, lab_of, on, write
 from init_configurations import CONFIGURATIONS, document
 from kubeadm_machines import CONFIG
 from parity_snapshot import Snapshot, differences, snapshot
@@ -70,7 +70,7 @@ def by_us(kubewright: Kubewright, tmp_path: Path) -> Callable[..., None]:
 def make(lab: Lab, machine: str, name: str, init: Callable[..., None]) -> None:
     """Initialise a machine from nothing."""
     machines.wipe(lab, machine)
-    machines.write(lab, machine, CONFIG, document(name, str(lab.machine(machine).plan.address)).encode())
+    write(lab, machine, CONFIG, document(name, str(lab.machine(machine).plan.address)).encode())
     if name == "external-etcd":
         machines.start_external_etcd(lab, machine)
     init(lab, machine, name, *(["--upload-certs"] if name == "names-and-arguments" else []))

@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509 import BasicConstraints, Certificate, ExtendedKeyUsage, ExtensionNotFound, KeyUsage
-from cryptography.x509 import SubjectAlternativeName as Names
+from certificates import describe
 from kubeadm_dry_run import CA_DIR, DryRun, key, kubeadm_init, without_noise
 from tools.parity.__main__ import stored_tree
 from tools.parity.tree import kubeadm_tree
@@ -105,33 +103,6 @@ def case(
 def test_the_commands_in_the_report_are_kubeadms(real_kubeadm: Path) -> None:
     """What docs/kubeadm-parity.md is made from."""
     assert stored_tree() == kubeadm_tree(real_kubeadm)
-
-
-def describe(cert: Certificate) -> dict[str, Any]:
-    """Everything of a certificate but its key, serial number and exact times."""
-
-    def extension(kind: Any) -> Any:
-        try:
-            return cert.extensions.get_extension_for_class(kind)
-        except ExtensionNotFound:
-            return None
-
-    names, uses, basic = extension(Names), extension(ExtendedKeyUsage), extension(BasicConstraints)
-    usage = extension(KeyUsage)
-    public = cert.public_key()
-    assert isinstance(public, rsa.RSAPublicKey)
-    return {
-        "subject": cert.subject.rfc4514_string(),
-        "issuer": cert.issuer.rfc4514_string(),
-        "names": [str(name.value) for name in names.value] if names else [],
-        "uses": [use.dotted_string for use in uses.value] if uses else [],
-        "usage": (usage.critical, repr(usage.value)),
-        "basic": (basic.critical, repr(basic.value)) if basic else None,
-        "days": round((cert.not_valid_after_utc - cert.not_valid_before_utc) / timedelta(days=1), 2),
-        "bits": public.key_size,
-        "hash": cert.signature_hash_algorithm.name if cert.signature_hash_algorithm else "",
-        "extensions": sorted(str(item.oid.dotted_string) for item in cert.extensions),
-    }
 
 
 def test_certificates(case: Case) -> None:

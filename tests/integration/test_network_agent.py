@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from network_fixtures import OUTSIDE, POD_SUBNET, FakeApi, Node, ask, echo_server, run, until
+from network_fixtures import OUTSIDE, POD_SUBNET, FakeApi, Node, ask, echo_server, run
+from waiting import until
 
 pytestmark = [
     pytest.mark.integration,

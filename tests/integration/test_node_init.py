@@ -12,7 +12,7 @@ import kubeadm_machines as machines
 import node_python
 import pytest
 import yaml
-from cluster_fixtures import NODE_INIT, ON_MACHINES, Kubewright, Run, lab_of, on
+from cluster_fixtures import NODE_INIT, ON_MACHINES, Kubewright, Run, lab_of, on, until_on
 from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
 from kubeadm_machines import KUBECTL, host_options, kubewright_on, wipe
 
@@ -84,11 +84,7 @@ def made(kubewright: Kubewright, lab: Lab) -> Run:
         "--control-plane-endpoint", str(lab.machine(FIRST).plan.address), "--token-ttl", "1h", *NO_IMAGES,
     )  # fmt: skip
     killed = kubewright.start(*words, *host_options(lab, FIRST))
-    on(
-        lab, FIRST,
-        "for i in $(seq 1200); do [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && exit; sleep 0.05; done; "
-        "exit 1",
-    )  # fmt: skip
+    until_on(lab, FIRST, "[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ]")
     killed.kill()
     killed.wait()
     return kubewright_on(kubewright, lab, FIRST, *words)

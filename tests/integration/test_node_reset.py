@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import kubeadm_machines as machines
 import pytest
-import yaml
-from cluster_fixtures import ON_MACHINES, RESET, Kubewright, Run, lab_of, on
-from init_configurations import PROXY
+from cluster_fixtures import ON_MACHINES, RESET, Kubewright, Run, lab_of, on, until_on, write
+from init_configurations import KEY, SOCKET, TOKEN, joinable
 from kubeadm_machines import KUBECTL, kubeadm, kubewright_on
 
 from kubewright.errors import ExitCode
@@ -19,18 +18,6 @@ from kubewright.lab.lab import Lab
 pytestmark = ON_MACHINES
 
 FIRST, SECOND, WORKER = "cp1", "w1", "w2"
-TOKEN = "abcdef.0123456789abcdef"
-KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-SOCKET = "/run/containerd/containerd.sock"
-PKI = "/etc/kubernetes/pki/etcd"
-MEMBERS = (
-    f"{KUBECTL} -n kube-system exec etcd-{FIRST} -- etcdctl --endpoints=https://127.0.0.1:2379 "
-    f"--cacert={PKI}/ca.crt --cert={PKI}/server.crt --key={PKI}/server.key member list"
-)
-CA_HASH = (
-    "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
-    "| sha256sum | cut -d' ' -f1"
-)
 FILES = "find /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/lib/cni -type f -o -type l | sort"
 KEPT = "find /etc/kubernetes /var/lib/kubelet/config.yaml /var/lib/kubelet/pki -type f | sort"
 """What of these no pod changes while the node runs."""
@@ -54,25 +41,12 @@ async def made(kubewright: Kubewright) -> AsyncIterator[Lab]:
     with lab_of(kubewright, RESET, workers=2) as lab:
         await machines.prepare(lab)
         address = str(lab.machine(FIRST).plan.address)
-        version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
-        documents = [
-            {
-                **version, "kind": "InitConfiguration", "certificateKey": KEY,
-                "bootstrapTokens": [{"token": TOKEN}], "nodeRegistration": {"criSocket": SOCKET},
-                "localAPIEndpoint": {"advertiseAddress": address},
-            },
-            {
-                **version, "kind": "ClusterConfiguration", "kubernetesVersion": "v1.20.2",
-                "controlPlaneEndpoint": f"{address}:6443",
-            },
-            PROXY,
-        ]  # fmt: skip
-        machines.write(lab, FIRST, machines.CONFIG, yaml.safe_dump_all(documents).encode())
+        write(lab, FIRST, machines.CONFIG, joinable(address).encode())
         kubeadm(lab, FIRST, "init", "--config", machines.CONFIG, "--upload-certs", "--skip-phases=preflight")
         machines.until_signed(lab, FIRST)
         join = [
             "join", f"{address}:6443", "--token", TOKEN, "--cri-socket", SOCKET, "--skip-phases=preflight",
-            "--discovery-token-ca-cert-hash", f"sha256:{on(lab, FIRST, CA_HASH).strip()}",
+            "--discovery-token-ca-cert-hash", machines.ca_hash(lab),
         ]  # fmt: skip
         with ThreadPoolExecutor(1) as pool:
             worker = pool.submit(kubeadm, lab, WORKER, *join)
@@ -168,13 +142,14 @@ def test_a_worker_keeps_what_is_its_owners(kubewright: Kubewright, made: Lab) ->
 def test_no_member_of_etcd_leaves_that_the_others_need(kubewright: Kubewright, made: Lab) -> None:
     """Of two members one is down: the other is all that is left of the majority, and nothing is removed."""
     before = on(made, SECOND, KEPT)
-    on(made, FIRST, "mv /etc/kubernetes/manifests/etcd.yaml /root/; while pidof etcd; do sleep 0.1; done")
+    on(made, FIRST, "mv /etc/kubernetes/manifests/etcd.yaml /root/")
+    until_on(made, FIRST, "! pidof etcd")
     refused = reset(kubewright, made, SECOND, "--force", code=ExitCode.HOST_NOT_FIT)
     assert "its member cannot leave etcd" in refused.err
     assert "--skip-phases=remove-etcd-member" in refused.err
     on(made, FIRST, "mv /root/etcd.yaml /etc/kubernetes/manifests/")
     assert on(made, SECOND, KEPT) == before
-    on(made, FIRST, f"until {KUBECTL} get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done")
+    until_on(made, FIRST, f"{KUBECTL} get --raw /readyz", seconds=100, every=0.2)
 
 
 def test_a_control_plane_leaves_its_cluster(kubewright: Kubewright, made: Lab) -> None:
@@ -182,11 +157,8 @@ def test_a_control_plane_leaves_its_cluster(kubewright: Kubewright, made: Lab) -
     assert f"kubectl delete node {SECOND}" in run.out
     assert on(made, SECOND, FILES) == ""
     assert on(made, SECOND, CONTAINERS) == ""
-    assert re.findall(r"started, (\w+)", on(made, FIRST, MEMBERS)) == [FIRST]
-    status = on(
-        made, FIRST, f"{KUBECTL} -n kube-system get cm kubeadm-config -o 'jsonpath={{.data.ClusterStatus}}'"
-    )
-    assert list(yaml.safe_load(status)["apiEndpoints"]) == [FIRST]
+    assert re.findall(r"started, (\w+)", machines.etcd_members(made)) == [FIRST]
+    assert list(machines.api_endpoints(made)) == [FIRST]
 
 
 def test_the_last_control_plane_goes_with_its_data(kubewright: Kubewright, made: Lab) -> None:
@@ -207,11 +179,7 @@ def test_kubeadm_resets_a_node_of_ours(kubewright: Kubewright, made: Lab) -> Non
     kubewright_on(kubewright, made, FIRST, "init", "--ignore-preflight-errors", "ImagePull")
     # kubeadm looks for etcd's Pod, which a kubelet shows within a minute, or when it starts.
     on(made, FIRST, "systemctl restart kubelet")
-    on(
-        made,
-        FIRST,
-        f"until {KUBECTL} -n kube-system get pod etcd-{FIRST} >/dev/null 2>&1; do sleep 0.2; done",
-    )
+    until_on(made, FIRST, f"{KUBECTL} -n kube-system get pod etcd-{FIRST}", seconds=100, every=0.2)
     said = kubeadm(made, FIRST, "reset", "--force", "--cri-socket", SOCKET)
     # Without crictl it cannot remove containers, on a cluster of its own either.
     warnings = [line for line in said.splitlines() if re.match(r"W\d{4}", line) and "crictl" not in line]

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncssh
 import pytest
 from ssh_fixtures import Sshd, World, free_port, write_key
+from waiting import until
 
 from kubewright.errors import CommandError, ExitCode, HostError, WaitTimeoutError
 from kubewright.hosts import FileWrite
@@ -107,7 +108,7 @@ async def test_a_timeout_kills_the_whole_group(host: SshHost, tmp_path: Path) ->
 async def test_cancelling_ends_the_command(host: SshHost, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     task = asyncio.create_task(host.shell('echo $$ >"$1"; exec sleep 300', str(pid)))
-    await until(lambda: pid.exists() and bool(pid.read_text()))
+    await until(lambda: pid.exists() and pid.read_text(), "the command to start", 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -172,7 +173,7 @@ async def test_a_cancelled_upload_leaves_nothing(host: SshHost, tmp_path: Path) 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not list((tmp_path / "there").iterdir()))
+    await until(lambda: not list((tmp_path / "there").iterdir()), "the unfinished file to go", 5)
 
 
 async def test_facts(host: SshHost) -> None:
@@ -273,7 +274,11 @@ async def test_an_upload_that_breaks_off_changes_nothing(shared: Sshd, tmp_path:
 
         with pytest.raises(HostError, match="lost"):
             await host.upload(tmp_path / "local", str(tmp_path / "there" / "file"), progress=kill)
-    await until(lambda: [path.name for path in (tmp_path / "there").iterdir()] == ["file"])
+    await until(
+        lambda: [path.name for path in (tmp_path / "there").iterdir()] == ["file"],
+        "the unfinished file to go",
+        5,
+    )
     assert (tmp_path / "there" / "file").read_text() == "old"
 
 
@@ -516,9 +521,3 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-async def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
