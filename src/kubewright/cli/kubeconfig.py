@@ -103,12 +103,12 @@ def user(
 def _validity(text: str | None) -> timedelta | None:
     from datetime import timedelta
 
-    from kubewright.model.config.duration import parse_duration
+    from kubewright.model.config.duration import timedelta_of
 
     if text is None:
         return None
     try:
-        found = timedelta(microseconds=parse_duration(text) // 1000)
+        found = timedelta_of(text)
     except ValueError as error:
         raise ConfigError(f"--validity-period: {error}") from None
     if found <= timedelta(0):

@@ -254,14 +254,14 @@ def _wanted(
     """The tokens to make: those of the configuration file, or the one that the options describe."""
     from datetime import UTC, datetime, timedelta
 
-    from kubewright.model.config.duration import parse_duration
+    from kubewright.model.config.duration import timedelta_of
     from kubewright.model.tokens import make_token
 
     now = datetime.now(UTC)
     if node.config is not None:
         return _configured(node.config, now)
     try:
-        lifetime = timedelta(microseconds=parse_duration(ttl) // 1000)
+        lifetime = timedelta_of(ttl)
     except ValueError as error:
         raise ConfigError(f"--ttl: {error}") from None
     if lifetime < timedelta(0):

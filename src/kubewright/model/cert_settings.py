@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from kubewright.model.config.duration import parse_duration
+from kubewright.model.config.duration import timedelta_of
 from kubewright.model.pki import LEAF_VALIDITY, PKI_DIR, KeyKind
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def of_stored(document: Mapping[str, Any]) -> CertSettings:
     except ValueError:
         kind = KeyKind.ECDSA_P256 if gates.get("PublicKeysECDSA") else None
     try:
-        validity = timedelta(microseconds=parse_duration(str(document["certificateValidityPeriod"])) // 1000)
+        validity = timedelta_of(str(document["certificateValidityPeriod"]))
     except (KeyError, ValueError):
         validity = LEAF_VALIDITY
     return CertSettings(str(document.get("certificatesDir") or PKI_DIR), "external" in etcd, kind, validity)

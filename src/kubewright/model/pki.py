@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kubewright.model.config.duration import parse_duration
+from kubewright.model.config.duration import timedelta_of
 from kubewright.model.node import ControlPlaneNode, is_address, nth_address, split_endpoint
 from kubewright.model.versions import facts_for
 
@@ -169,11 +169,7 @@ def key_kind(cluster: ClusterConfiguration) -> KeyKind:
 
 def leaf_validity(cluster: ClusterConfiguration) -> timedelta:
     """How long certificates live that are no authority's: `certificateValidityPeriod`."""
-    return _period(cluster.certificate_validity_period)
-
-
-def _period(duration: str) -> timedelta:
-    return timedelta(microseconds=parse_duration(duration) // 1000)
+    return timedelta_of(cluster.certificate_validity_period)
 
 
 def _api_names(cluster: ClusterConfiguration, node: ControlPlaneNode) -> list[str]:
@@ -203,5 +199,5 @@ def _serving(
 def _with_kind(specs: Iterable[CertSpec], cluster: ClusterConfiguration) -> tuple[CertSpec, ...]:
     """The specs with the kind of key and the lifetimes that the configuration asks for."""
     kind, leaf = key_kind(cluster), leaf_validity(cluster)
-    ca = _period(cluster.ca_certificate_validity_period)
+    ca = timedelta_of(cluster.ca_certificate_validity_period)
     return tuple(replace(spec, key_kind=kind, validity=ca if spec.is_ca else leaf) for spec in specs)

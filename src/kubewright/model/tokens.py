@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kubewright.errors import ConfigError
-from kubewright.model.config.duration import parse_duration
+from kubewright.model.config.duration import timedelta_of
 from kubewright.model.objects import SYSTEM, Object, metadata
 from kubewright.secret import Secret
 
@@ -131,7 +131,7 @@ def of_specs(specs: Sequence[BootstrapTokenSpec], now: datetime) -> list[Bootstr
         make_token(
             now, token=spec.token, expires=spec.expires, description=spec.description, usages=spec.usages,
             groups=spec.groups if "groups" in spec.model_fields_set else (), field=f"bootstrapTokens[{index}]",
-            ttl=None if spec.ttl is None else timedelta(microseconds=parse_duration(spec.ttl) // 1000),
+            ttl=None if spec.ttl is None else timedelta_of(spec.ttl),
         )
         for index, spec in enumerate(specs)
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from decimal import Decimal
 
 _UNITS = {
@@ -24,6 +25,11 @@ def parse_duration(text: str) -> int:
     if not rest or end != len(rest) or total > _MOST:
         raise ValueError(f"{text!r} is not a duration such as 90s, 4m0s or 1h30m")
     return sign * int(total)
+
+
+def timedelta_of(text: str) -> timedelta:
+    """`parse_duration` to the microsecond. Raises `ValueError`."""
+    return timedelta(microseconds=parse_duration(text) // 1000)
 
 
 def format_duration(nanoseconds: int) -> str:
