@@ -118,7 +118,6 @@ def test_http_is_tried_again_until_the_server_is_there() -> None:
     try:
         result = http_check(port, timeout=20, tries=0)
         assert result["ok"]
-        assert result["seconds"] >= 0.2
         assert "tries" in result["detail"]
     finally:
         thread.join()
