@@ -21,6 +21,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from kubewright.clients.cri_messages import message
 from kubewright.errors import ExitCode, HostError
 from kubewright.hosts import Host
+from kubewright.hosts.units import unit_lines
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CRIO_SOCKET = "/var/run/crio/crio.sock"
@@ -294,12 +295,7 @@ async def _away(host: Host, path: str, why: HostError) -> CriError:
     unit = {CRIO_SOCKET: "crio", CRI_DOCKERD_SOCKET: "cri-docker"}.get(path, "containerd")
     evidence: list[str] = []
     with suppress(HostError, asyncio.TimeoutError):
-        script = (
-            'systemctl show -p ActiveState -p SubState -p Result --value "$1" | paste -sd " "; '
-            'journalctl -u "$1" -n 5 --no-pager -o cat'
-        )
-        state, *journal = (await host.shell(script, unit, check=False, timeout=15)).text.splitlines() or [""]
-        evidence = [f"{unit}: {state}", *(line[:300] for line in journal)]
+        evidence = await unit_lines(host, unit, 5, of_failure=True)
     error = CriError(
         f"no container runtime listens at {path} on {host.name} (P15)", host=host.name,
         hint=f"install one, or start it: systemctl enable --now {unit}",

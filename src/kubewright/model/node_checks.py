@@ -64,6 +64,14 @@ _IN_CLUSTER = (
     "is this node in a cluster already? If it is the one that you mean, there is nothing to do; "
     "`kubewright reset` would take it out"
 )
+_MEMBER = (
+    "this host is a control plane of that cluster already: there is nothing to do; "
+    "`kubewright reset` would take it out"
+)
+
+
+def _of_cluster(checks: NodeChecks, look: NodeLook) -> str:
+    return _MEMBER if checks.member and "kube-apiserver" in look.listening.values() else _IN_CLUSTER
 
 
 def _size(checks: NodeChecks, facts: HostFacts) -> Iterator[CheckFinding]:
@@ -85,7 +93,7 @@ def _ports(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
             ours = holder in (*STATIC_PODS, "kubelet", "kube-scheduler", "kube-controller")
             yield CheckFinding(
                 f"Port-{port}", f"port {port} is in use" + (f" by {holder} (P44)" if holder else " (P44)"),
-                _IN_CLUSTER if ours else
+                _of_cluster(checks, look) if ours else
                 f"find the process with `ss -ltnp sport = :{port}` and stop it",
             )  # fmt: skip
     firewall = look.units.get("firewalld")
@@ -99,7 +107,7 @@ def _ports(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
 
 def _files(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
     running = any(holder in STATIC_PODS for holder in look.listening.values())
-    leftover = _IN_CLUSTER if running else _LEFTOVER
+    leftover = _of_cluster(checks, look) if running else _LEFTOVER
     for path in checks.absent_files:
         if path in look.existing:
             yield CheckFinding(f"FileAvailable-{path.replace('/', '-')}", f"{path} exists already", leftover)

@@ -42,6 +42,8 @@ class CheckFinding:
     message: str
     hint: str = ""
     error: bool = True
+    details: tuple[str, ...] = ()
+    """Further lines of evidence, such as a log's, which are shown below an error."""
 
     def __str__(self) -> str:
         mend = f" ({self.hint})" if self.hint else ""
@@ -68,6 +70,8 @@ class NodeChecks:
     """Whether the host must be fit for a kubelet: programs, kernel, runtime, swap, kubelet's version and port."""
     control_plane: bool = False
     """Whether it must be fit for a control plane, too: processors and memory."""
+    member: bool = False
+    """Whether it is known to be a node of the very cluster that it is to join."""
     facts: VersionFacts | None = None
     """Of the version to be, or else of the installed kubelet."""
     version_is_chosen: bool = True
@@ -125,9 +129,7 @@ def ignored_checks(flag: Collection[str], configured: Collection[str] = ()) -> f
 def judged(findings: Sequence[CheckFinding], ignored: Collection[str]) -> list[CheckFinding]:
     """The findings, with errors of ignored checks made warnings."""
     return [
-        CheckFinding(one.check, one.message, one.hint, error=False)
-        if one.error and ("all" in ignored or one.check.lower() in ignored)
-        else one
+        replace(one, error=False) if one.error and ("all" in ignored or one.check.lower() in ignored) else one
         for one in findings
     ]
 

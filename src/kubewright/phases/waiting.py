@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from kubewright.errors import ApiError, KubewrightError, WaitTimeoutError
 from kubewright.hosts import Host
+from kubewright.hosts.units import unit_lines
 
 REPEAT = 5.0
 """Seconds after which a wait says again what it waits for: a plain log leaves out a phase's first moments."""
@@ -59,13 +60,7 @@ async def wait_until(
 
 async def unit_evidence(host: Host, unit: str, lines: int = 8) -> list[str]:
     """A unit's state and its last lines in the journal."""
-    script = (
-        'systemctl show -P ActiveState -P SubState -P Result "$1" | paste -sd " "; '
-        'journalctl -u "$1" -n "$2" --no-pager -o cat'
-    )
-    result = await host.shell(script, unit, str(lines), check=False, timeout=15)
-    state, *journal = result.text.splitlines() or [""]
-    return [f"{unit}: {state}", *(line[:300] for line in journal)]
+    return await unit_lines(host, unit, lines)
 
 
 async def container_evidence(host: Host, container: str, lines: int = 5) -> list[str]:

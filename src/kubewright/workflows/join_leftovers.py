@@ -26,21 +26,22 @@ async def without_own_node(node: Node, checks: NodeChecks, ca_path: str, ca: byt
     """The checks without what an earlier join to the cluster of this CA wrote.
 
     A kubeconfig of the kubelet with another CA or of a node of another name, or an authority's certificate that is
-    another, is refused as ever (P35).
+    another, is refused as ever (P35). The checks know then whether the host is a node of that cluster.
     """
     found = await node.host.read_files([KUBELET_CONF, ca_path, kubeconfig.KUBELET_CLIENT_CURRENT])
     own = set()
     if ca_path in found and found[ca_path].strip() == ca.strip():
         own.add(ca_path)
-    ports = checks.ports
+    ports, member = checks.ports, False
     name = x509.common_name(found.get(kubeconfig.KUBELET_CLIENT_CURRENT, b""))
     ours = name in ("", f"system:node:{node.name}")
     if ours and KUBELET_CONF in found and _ca_of(found[KUBELET_CONF]).strip() == ca.strip():
         own |= {KUBELET_CONF, BOOTSTRAP_CONF}
-        ports = tuple(number for number in ports if number != KUBELET_PORT)
+        ports, member = tuple(number for number in ports if number != KUBELET_PORT), True
     return replace(
-        checks, ports=ports, absent_files=tuple(path for path in checks.absent_files if path not in own)
-    )
+        checks, ports=ports, member=member,
+        absent_files=tuple(path for path in checks.absent_files if path not in own),
+    )  # fmt: skip
 
 
 async def without_own_pods(

@@ -45,7 +45,7 @@ class PreflightError(HostError):
             f"{host} is not fit for {command}: {count} failed: {', '.join(names)}",
             hint=f"mend them; or, where you know better: --ignore-preflight-errors={','.join(names)}",
             host=host,
-            evidence=[str(one) for one in errors],
+            evidence=[line for one in errors for line in (str(one), *one.details)],
         )
         self.findings = tuple(findings)
 
@@ -126,7 +126,8 @@ async def _runtime(host: Host, checks: NodeChecks) -> list[CheckFinding]:
         async with open_cri(host, checks.cri_socket or await find_socket(host)) as cri:
             await cri.check()
     except HostError as error:
-        return [CheckFinding("CRI", "; ".join((error.message, *error.evidence[:3])), error.hint)]
+        said = "; ".join((error.message, *error.evidence[:1]))
+        return [CheckFinding("CRI", said, error.hint, details=error.evidence[1:])]
     return []
 
 

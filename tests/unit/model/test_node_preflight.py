@@ -263,6 +263,16 @@ def test_a_running_control_plane_is_not_called_a_leftover(holder: str, hint: str
     assert hint in one.hint
 
 
+def test_a_control_plane_of_the_cluster_that_is_joined_is_told_so() -> None:
+    path = "/etc/kubernetes/manifests"
+    look = dataclasses.replace(LOOKED, listening={6443: "kube-apiserver"}, filled=frozenset({path}))
+    checks = dataclasses.replace(init_checks(), empty_directories=(path,), member=True)
+    found = [one for one in check_node(checks, FACTS, look) if one.error]
+    assert {one.check for one in found} == {"Port-6443", "DirAvailable--etc-kubernetes-manifests"}
+    for one in found:
+        assert one.hint.startswith("this host is a control plane of that cluster already")
+
+
 def test_listening_ports_by_ss_and_by_proc() -> None:
     by_ss = parse_look(
         '\n@@ listening\nLISTEN 0 4096 *:6443 *:* users:(("kube-apiserver",pid=7,fd=7))\n'

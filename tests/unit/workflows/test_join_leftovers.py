@@ -49,6 +49,7 @@ def kubelet_conf(ca: bytes) -> bytes:
 async def test_a_fresh_host_must_have_nothing() -> None:
     checks = await worker()
     assert {CA_PATH, KUBELET} < set(checks.absent_files)
+    assert not checks.member
     assert 10250 in checks.ports
 
 
@@ -56,6 +57,7 @@ async def test_the_same_clusters_files_and_kubelet_may_be_there() -> None:
     checks = await worker((CA_PATH, CA + b"\n"), (KUBELET, kubelet_conf(CA)))
     assert not checks.absent_files
     assert 10250 not in checks.ports
+    assert checks.member
 
 
 @pytest.mark.parametrize(("name", "ours"), [("n1", True), ("other", False)])
@@ -76,6 +78,7 @@ async def test_another_clusters_may_not(files: tuple[tuple[str, bytes], ...]) ->
     checks = await worker(*files)
     assert KUBELET in checks.absent_files
     assert 10250 in checks.ports
+    assert not checks.member
 
 
 async def plane(*, strange: bool = False, **etcd: str) -> tuple[NodeChecks, NodeChecks]:

@@ -40,6 +40,22 @@ async def test_all_errors_are_told_at_once(node: Node, tmp_path: Path) -> None:
     assert any(line.startswith("[WARNING CRI]: no container runtime listens at") for line in warnings)
 
 
+async def test_a_runtimes_last_lines_stand_below_its_finding(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lines(*_: object, **__: object) -> list[str]:
+        return ["containerd: failed (Result: exit-code)", "level=fatal", "it is over"]
+
+    monkeypatch.setattr("kubewright.clients.cri.unit_lines", lines)
+    checks = NodeChecks("init", "n1", machine=True, cri_socket=str(tmp_path / "none.sock"))
+    with pytest.raises(PreflightError) as caught:
+        await run_preflight(node, checks, events=Events(lambda _: None))
+    told = list(caught.value.evidence)
+    [at] = [number for number, line in enumerate(told) if line.startswith("[ERROR CRI]")]
+    assert "(P15); containerd: failed (Result: exit-code) (" in told[at]
+    assert told[at + 1 : at + 3] == ["level=fatal", "it is over"]
+
+
 async def test_a_runtime_that_answers_is_no_finding(node: Node, tmp_path: Path) -> None:
     checks = NodeChecks("join", "n1", machine=True, cri_socket=str(tmp_path / "cri.sock"))
     async with serving(FakeRuntime(), tmp_path):
