@@ -276,6 +276,8 @@ _MANIFEST = "/etc/kubernetes/manifests/etcd.yaml"
 
 
 def test_uploaded_certificates_that_are_gone_are_named(join: Joiner) -> None:
+    """Where not all that they gave is on the disk."""
+    on(join.lab, "w1", "rm -f /etc/kubernetes/pki/sa.key")
     on(join.lab, "cp1", f"{KUBECTL} -n kube-system delete secret kubeadm-certs")
     said = join(
         "w1", "phase", "control-plane-prepare", "download-certs", *join.known(), "--control-plane",
