@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 from cluster_fixtures import CLUSTER, ON_MACHINES, Kubewright, Run, check_is_green, client, on
 from conftest import USERS_KUBECONFIG
+from waiting import until
 
 from kubewright.lab.lab import Lab
+from kubewright.model.upgrade import CONTROL_PLANE
 
 pytestmark = ON_MACHINES
 
@@ -79,6 +81,17 @@ async def test_three_nodes_are_ready(cluster: Lab) -> None:
         name: [taint["key"] for taint in node["spec"].get("taints", [])] for name, node in nodes.items()
     }
     assert taints == {"cp1": ["node-role.kubernetes.io/master"], "w1": [], "w2": []}
+
+
+async def test_the_static_pods_are_shown_at_once(cluster: Lab) -> None:
+    """Not a minute later, when a kubelet that was there before its API server tells of them again."""
+    pods = {f"{name}-cp1" for name in (*CONTROL_PLANE, "etcd")}
+    async with client(cluster) as kube:
+
+        async def shown() -> bool:
+            return pods <= {pod["metadata"]["name"] for pod in await kube.list("v1", "Pod", "kube-system")}
+
+        await until(shown, f"{', '.join(sorted(pods))} to be shown", every=0.2)
 
 
 async def test_check_is_green_and_leaves_nothing_behind(kubewright: Kubewright, cluster: Lab) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient
-from kubewright.errors import ConfigError
+from kubewright.errors import ConfigError, WaitTimeoutError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import kubeconfig, manifests
 from kubewright.model.objects import Object
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.waiting import wait_until
 
 
 class KubeletFinalize(Phase):
@@ -65,14 +67,19 @@ class KubeletFinalize(Phase):
 
 class StaticPodsReported(Phase):
     """The API shows the node's static Pods. A kubelet that was started before the API server tells of them again a
-    minute after its first try; kubeadm's, which is restarted here for another reason, tells of them at once."""
+    minute after its first try; kubeadm's, which is restarted here for another reason, tells of them at once.
+
+    `network` is the file by which the container runtime knows the pod network, where there will be one: a kubelet
+    that finds it when it starts says at once that its node is Ready, and one that is running says it every 10 s.
+    """
 
     name: ClassVar[str] = "kubelet-finalize"
     title: ClassVar[str] = "let the kubelet report its static Pods"
 
-    def __init__(self, node: Node, kube: KubeClient) -> None:
+    def __init__(self, node: Node, kube: KubeClient, *, network: str = "") -> None:
         self._node = node
         self._kube = kube
+        self._network = network
         self.host_name = node.name
 
     async def look(self) -> list[Change]:
@@ -84,4 +91,14 @@ class StaticPodsReported(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Restart the kubelet; the pods on the node go on running."""
+        if self._network:
+            with suppress(WaitTimeoutError):  # whoever waits for the nodes next says what is wrong
+                await wait_until(
+                    self._no_network, f"{self.host_name}: the pod network", deadline=60,
+                    progress=activity.progress,
+                )  # fmt: skip
         await self._node.host.run(["systemctl", "restart", "kubelet.service"])
+
+    async def _no_network(self) -> str | None:
+        found = await self._node.host.stat_files([self._network], digest=False)
+        return None if found else "the pod network has not come up yet"

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kubewright.clients.kube import KubeClient
@@ -16,10 +15,11 @@ from kubewright.clients.server import Server
 from kubewright.components.open import open_source
 from kubewright.errors import ConfigError, KubewrightError
 from kubewright.events import Events
-from kubewright.model import kubeconfig, manifests, pki, tokens, x509
+from kubewright.model import kubeconfig, manifests, pki, x509
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.objects import to_yaml
+from kubewright.model.own_network import OWN_CNI_FILE
 from kubewright.phases.api import api_over
 from kubewright.phases.controllers import ControllersUp
 from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directories
@@ -28,6 +28,7 @@ from kubewright.phases.install import Images, Programs
 from kubewright.phases.join import Join
 from kubewright.phases.kubeconfigs import Kubeconfigs
 from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.kubelet_finalize import StaticPodsReported
 from kubewright.phases.kubelet_join import KUBELET_CONF
 from kubewright.phases.local_kubeconfig import LocalKubeconfig
 from kubewright.phases.node import Node
@@ -37,12 +38,9 @@ from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.pki import Authorities, Certificates
 from kubewright.phases.prepare import Kernel, Packages, Runtime
 from kubewright.phases.rollout import Rollout
-from kubewright.secret import Secret
 from kubewright.workflows.desired import Artifacts, Desired
 from kubewright.workflows.fleet import AbandonedError, on_all, open_fleet
-
-# Long enough for a slow host's join, short enough that a token that a killed run left is no risk.
-_TOKEN_LIFETIME = timedelta(minutes=30)
+from kubewright.workflows.run_token import RunToken
 
 # The controllers come when there is an API to control: before that they would only take its processor time, and
 # give up after 10 s, to be started again after a longer pause each time.
@@ -114,7 +112,7 @@ class _Run:
         self._api: asyncio.Future[tuple[KubeClient, bytes]]
         self._tunnel = AsyncExitStack()
         self._admin: Object = {}
-        self._token: asyncio.Future[Secret[str]] | None = None
+        self._token = RunToken(self._kube)
         self._imported: dict[str, asyncio.Event] = {}
 
     async def all(self, kubeconfig_out: Path | None, merge: bool) -> Outcome:
@@ -142,7 +140,7 @@ class _Run:
                 try:
                     await self._work(work, kubeconfig_out, merge)
                 finally:
-                    await self._forget_token()
+                    await self._token.forget()
         return self._outcome
 
     async def _work(self, work: Mapping[str, Awaitable[None]], out: Path | None, merge: bool) -> None:
@@ -289,7 +287,7 @@ class _Run:
         join = Join(
             node,
             endpoint=self._outcome.endpoint,
-            token=self._bootstrap_token,
+            token=self._token.text,
             ca_hashes=[x509.ca_hash(ca)],
             facts=want.facts,
             kubelet_files=lambda text: want.kubelet_files(node, text),
@@ -303,27 +301,8 @@ class _Run:
             await self._do(Kubelet(node, files, program_changed=program_changed or unknown))
         await self._do(self._marks(kube, node))
 
-    async def _bootstrap_token(self) -> Secret[str]:
-        """One token for all joins of this run, made when the first of them asks."""
-        if self._token is None:
-            self._token = asyncio.ensure_future(self._new_token())
-        return await asyncio.shield(self._token)
-
-    async def _new_token(self) -> Secret[str]:
-        kube, _ = await self._api
-        text = tokens.generate_token()
-        identity, hidden = tokens.parse_token(text)
-        token = tokens.BootstrapToken(
-            identity,
-            hidden,
-            description="joins of one run of kubewright apply",
-            expires=datetime.now(UTC) + _TOKEN_LIFETIME,
-        )
-        await kube.create(tokens.token_secret(token))
-        # We could sign cluster-info, too, and let the kubelets start at once. But a kubelet without a certificate
-        # asks for its Node in vain, longer apart each time, and gives up after some 20 s: the controllers' own
-        # signature is also the sign that they will answer it.
-        return text
+    async def _kube(self) -> KubeClient:
+        return (await self._api)[0]
 
     def _marks(self, kube: KubeClient, node: Node) -> NodeMarks:
         want = self._want
@@ -375,24 +354,17 @@ class _Run:
 
         DNS comes when all nodes can take Pods: its replicas go to different ones then, and stay there (P05).
         """
-        kube, _ = await self._api
+        kube = await self._kube()
         await self._do(ControllersUp(self._first, kube, self._want.leases()))
         await self._do(GoneNodes(kube, self._is_gone))
+        network = OWN_CNI_FILE if self._want.has_network else ""
+        await self._do(StaticPodsReported(self._first, kube, network=network))
         if self._want.has_network:
             await self._do(NodesReady(kube, self._nodes))
         else:
             self._events.note("network.plugin is none: nodes become Ready when you install a pod network")
         await self._do(Objects(kube, self._want.dns_objects(), "dns", "deploy cluster DNS"))
         await self._do(Rollout(kube, self._want.workloads(), [node.name for node in self._nodes]))
-
-    async def _forget_token(self) -> None:
-        """Delete this run's token, if there is one. Where that cannot be done it expires by itself."""
-        if self._token is None:
-            return
-        with suppress(KubewrightError):
-            identity, _ = tokens.parse_token(await self._token)
-            kube, _ = await self._api
-            await kube.delete("v1", "Secret", tokens.SECRET_PREFIX + identity, "kube-system")
 
     async def _hand_over(self, out: Path | None, merge: bool) -> None:
         if self._dry or not self._api.done() or self._api.exception() is not None:
