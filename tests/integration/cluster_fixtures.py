@@ -107,12 +107,16 @@ class Kubewright:
         return [path.read_text() for path in (self.home / ".cache/kubewright/crash").glob("*")]
 
 
-def on(lab: Lab, machine: str, script: str, *arguments: str, code: int = 0) -> str:
+def on(lab: Lab, machine: str, script: str, *arguments: str, code: int = 0, seconds: float = 120) -> str:
     """Run a shell script in a machine, whatever state its network is in; what it printed."""
-    done = subprocess.run(
-        [*inside(lab, machine), "sh", "-c", script, "sh", *arguments],
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*inside(lab, machine), "sh", "-c", script, "sh", *arguments],
+            capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        said = ((late.stdout or b"") + (late.stderr or b"")).decode()  # bytes, whatever was asked for
+        raise AssertionError(f"{machine}: {script} {arguments}: not within {seconds} s\n{said}") from None
     assert done.returncode == code, f"{machine}: {script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -93,8 +93,12 @@ def _etcd_certificates() -> list[pki.CertSpec]:
 
 
 def kubeadm(lab: Lab, machine: str, *arguments: str) -> str:
-    """Run the real kubeadm; what it printed, its warnings included."""
-    return on(lab, machine, 'KUBECONFIG=/etc/kubernetes/admin.conf kubeadm "$@" 2>&1', *arguments)
+    """Run the real kubeadm; what it printed, its warnings included.
+
+    It waits for 5 minutes at most for anything, and then says what it waited for.
+    """
+    script = 'KUBECONFIG=/etc/kubernetes/admin.conf kubeadm "$@" 2>&1'
+    return on(lab, machine, script, *arguments, seconds=320)
 
 
 def host_options(lab: Lab, machine: str) -> list[str | Path]:
