@@ -110,6 +110,34 @@ def test_what_was_changed_by_hand_is_brought_back(kubewright: Kubewright, made: 
     assert copies.rpartition("/")[2].strip() == "kube-scheduler.yaml"
 
 
+def test_a_program_that_an_interrupted_upgrade_left_is_waited_for(kubewright: Kubewright, made: Lab) -> None:
+    """A run that is killed in between leaves a new manifest, and a kubelet that has not read it yet."""
+    path, options = (
+        "/etc/kubernetes/manifests/kube-scheduler.yaml",
+        ("upgrade", "node", "--etcd-upgrade=false"),
+    )
+    by_hand = "pgrep -f '^kube-scheduler .*--v=1'"
+    shown = f"{KUBECTL} -n kube-system get pod kube-scheduler-{SECOND} -o yaml"
+    on(
+        made,
+        SECOND,
+        f"cp {path} /root/wanted.yaml; sed -i 's/^    - kube-scheduler$/&\\n    - --v=1/' {path}",
+    )
+    until_on(made, SECOND, f"{by_hand} && {shown} | grep -e '- --v=1'")
+    on(made, SECOND, f"systemctl stop kubelet; cp /root/wanted.yaml {path}")
+    assert "wait for kube-scheduler" in kubewright_on(kubewright, made, SECOND, *options, "--dry-run").out
+    on(
+        made,
+        SECOND,
+        "systemd-run -q --on-active=8 --timer-property=AccuracySec=100ms systemctl start kubelet",
+    )
+    run = kubewright_on(kubewright, made, SECOND, *options, "--ignore-preflight-errors=ImagePull")
+    assert "upgrade/kube-scheduler" in run.err
+    on(made, SECOND, by_hand, code=1)
+    again = kubewright_on(kubewright, made, SECOND, *options, "--ignore-preflight-errors=ImagePull")
+    assert "upgrade/kube-scheduler" not in again.err
+
+
 # -- resets, from the worker to the first control plane -----------------------------------------------------
 
 
