@@ -268,3 +268,9 @@ def _words_of(name: str) -> set[str]:
 def kill_machine(lab: Lab, name: str) -> None:
     """Pull a machine's plug."""
     assert cgroups.kill(lab.name, name)
+
+
+async def dns_servers(kube: KubeClient) -> list[dict[str, Any]]:
+    """The Pods that serve cluster DNS, without those that end."""
+    pods = await kube.list("v1", "Pod", "kube-system", labels="k8s-app=kube-dns")
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]

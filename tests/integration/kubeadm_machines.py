@@ -28,6 +28,9 @@ CONFIG = "/root/kubeadm.yaml"
 EXTERNAL_ETCD = "/root/external-etcd"
 """Where the external etcd's authority and the client's certificate are: `ca.crt`, `client.crt`, `client.key`."""
 
+SHARED = "pki/ca.crt pki/ca.key pki/sa.key pki/sa.pub pki/front-proxy-ca.* pki/etcd/ca.*"
+"""What kubeadm's reference says to copy to a further control plane; see `copy_tree`."""
+
 
 # -- making them ----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ pitfalls demand beyond that."""
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import Kubewright, client, on, put
+from cluster_fixtures import ON_MACHINES, Kubewright, client, dns_servers, on, put
 from kubeadm_machines import kubewright_on
 
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 KUBEADM = "KUBECONFIG=/etc/kubernetes/admin.conf /run/kubeadm"
 KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
@@ -156,10 +152,9 @@ def test_nothing_secret_is_readable_by_others(cluster: Lab) -> None:
 async def test_dns_servers_are_on_different_nodes(cluster: Lab) -> None:
     """P05."""
     async with client(cluster) as kube:
-        pods = await kube.list("v1", "Pod", "kube-system", labels="k8s-app=kube-dns")
-    staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    assert len(staying) == 2
-    assert len({pod["spec"]["nodeName"] for pod in staying}) == 2
+        pods = await dns_servers(kube)
+    assert len(pods) == 2
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
 
 
 async def test_kube_proxy_knows_the_pods_network(cluster: Lab) -> None:

@@ -17,6 +17,7 @@ from cluster_fixtures import (
     check_is_green,
     client,
     copied,
+    dns_servers,
     kill_machine,
     lab_of,
     on,
@@ -57,8 +58,8 @@ def is_ready(pod: dict[str, Any]) -> bool:
 async def test_pods_reach_each_other_while_the_network_agent_restarts(cluster: Lab) -> None:
     """From one DNS server's Pod to the other's, on another node, twenty times a second."""
     async with client(cluster) as kube:
-        servers = await kube.list("v1", "Pod", "kube-system", labels="k8s-app=kube-dns")
-        (source, target), agents = servers, await pods_of(kube, "kubewright-network")
+        source, target = await dns_servers(kube)
+        agents = await pods_of(kube, "kubewright-network")
         node = source["spec"]["nodeName"]
         ask = """
             for name in $(ip netns list | cut -d' ' -f1); do

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,53 +10,19 @@ from typing import Any
 
 import kubeadm_machines as machines
 import pytest
-import yaml
-from cluster_fixtures import MIXED, Kubewright, lab_of, on
-from init_configurations import PROXY
+from cluster_fixtures import MIXED, ON_MACHINES, Kubewright, lab_of, on
+from init_configurations import KEY, SOCKET, TOKEN, joinable
 from kubeadm_machines import KUBECTL, kubeadm
 from parity_snapshot import differences, joined_snapshot
 from tools.parity.differences import JOINED, Difference
 
 from kubewright.lab.lab import Lab
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.geteuid() != 0, reason="machines are made as root"),
-]
+pytestmark = ON_MACHINES
 
 PLANES = ["cp1", "w1", "w2", "w5"]
-TOKEN = "abcdef.0123456789abcdef"
-KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-SOCKET = "/run/containerd/containerd.sock"
-SHARED = "pki/ca.crt pki/ca.key pki/sa.key pki/sa.pub pki/front-proxy-ca.* pki/etcd/ca.*"
-"""What a control plane that joins without a certificate key must find: the kubeadm reference's list."""
-
 
 seen_joined: set[Difference] = set()
-
-
-def configuration(address: str) -> str:
-    version = {"apiVersion": "kubeadm.k8s.io/v1beta2"}
-    return yaml.safe_dump_all(
-        [
-            {
-                **version,
-                "kind": "InitConfiguration",
-                "certificateKey": KEY,
-                "bootstrapTokens": [{"token": TOKEN, "ttl": "1h0m0s"}],
-                "localAPIEndpoint": {"advertiseAddress": address},
-                "nodeRegistration": {"criSocket": SOCKET},
-            },
-            {
-                **version,
-                "kind": "ClusterConfiguration",
-                "kubernetesVersion": "v1.20.2",
-                "controlPlaneEndpoint": f"{address}:6443",
-                "networking": {"podSubnet": "10.244.0.0/16"},
-            },
-            PROXY,
-        ]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +31,18 @@ async def mixed(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory
     and w5 (with the certificate key) by us, too.
 
     Ours is the second control plane: where kubeadm 1.20 brings the second member of etcd, there is no majority for
-    seconds, and watches that the API server opens just then may stay deaf until they end, minutes later."""
+    seconds, and watches that the API server opens just then may stay deaf until they end, minutes later: also in a
+    cluster that kubeadm alone has made."""
     with lab_of(kubewright, MIXED, workers=5) as lab:
         await machines.prepare(lab, control_planes=PLANES)
         address = str(lab.machine("cp1").plan.address)
         config = tmp_path_factory.mktemp("config") / "kubeadm.yaml"
-        config.write_text(configuration(address))
+        config.write_text(joinable(address, networking={"podSubnet": "10.244.0.0/16"}))
         machines.kubewright_on(
             kubewright, lab, "cp1", "init", "--config", config, "--upload-certs", "--skip-phases=preflight"
         )
-        digest = on(lab, "cp1", _CA_HASH).strip()
-        join = [
-            "join",
-            f"{address}:6443",
-            "--token",
-            TOKEN,
-            "--discovery-token-ca-cert-hash",
-            f"sha256:{digest}",
-        ]
+        join = ["join", f"{address}:6443", "--token", TOKEN]
+        join += ["--discovery-token-ca-cert-hash", machines.ca_hash(lab)]
         join += ["--cri-socket", SOCKET, "--skip-phases=preflight"]
         machines.until_signed(lab, "cp1")
         machines.kubewright_on(kubewright, lab, "w5", *join, "--control-plane", "--certificate-key", KEY)
@@ -91,18 +50,12 @@ async def mixed(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory
             worker = pool.submit(kubeadm, lab, "w3", *join)
             other = pool.submit(machines.kubewright_on, kubewright, lab, "w4", *join)
             kubeadm(lab, "w1", *join, "--control-plane", "--certificate-key", KEY)
-            machines.copy_tree(lab, "cp1", "w2", "/etc/kubernetes", SHARED)
+            machines.copy_tree(lab, "cp1", "w2", "/etc/kubernetes", machines.SHARED)
             kubeadm(lab, "w2", *join, "--control-plane")
             worker.result()
             other.result()
         await machines.apply_network(lab, dns=False)
         yield lab
-
-
-_CA_HASH = (
-    "openssl x509 -pubkey -in /etc/kubernetes/pki/ca.crt -noout | openssl pkey -pubin -outform DER "
-    "| sha256sum | cut -d' ' -f1"
-)
 
 
 def test_all_nodes_are_ready(mixed: Lab) -> None:
@@ -114,12 +67,8 @@ def test_all_nodes_are_ready(mixed: Lab) -> None:
 
 
 def test_kubeadm_knows_all_control_planes(mixed: Lab) -> None:
-    text = on(
-        mixed, "cp1", f"{KUBECTL} -n kube-system get cm kubeadm-config -o 'jsonpath={{.data.ClusterStatus}}'"
-    )
-    assert sorted(yaml.safe_load(text)["apiEndpoints"]) == PLANES
-    members = on(mixed, "cp1", _MEMBERS)
-    assert sorted(re.findall(r"started, (\w+)", members)) == PLANES
+    assert sorted(machines.api_endpoints(mixed)) == PLANES
+    assert sorted(re.findall(r"started, (\w+)", on(mixed, "cp1", _MEMBERS))) == PLANES
 
 
 _PKI = "/etc/kubernetes/pki/etcd"

@@ -24,8 +24,6 @@ from kubewright.lab.lab import Lab
 
 pytestmark = ON_MACHINES
 
-SHARED = "pki/ca.crt pki/ca.key pki/sa.key pki/sa.pub pki/front-proxy-ca.* pki/etcd/ca.*"
-"""What kubeadm's reference says to copy to a further control plane."""
 # No registry can be reached, and nobody has CoreDNS' image; all else of preflight holds.
 NO_REGISTRY = ("--ignore-preflight-errors", "ImagePull")
 
@@ -80,7 +78,7 @@ async def join(kubewright: Kubewright) -> AsyncIterator[Joiner]:
         with ThreadPoolExecutor(1) as pool:
             worker = pool.submit(join, "w1", *join.known())
             join("w2", *join.known(), "--control-plane", "--certificate-key", KEY, *NO_REGISTRY)
-            machines.copy_tree(lab, "cp1", "w3", "/etc/kubernetes", SHARED)
+            machines.copy_tree(lab, "cp1", "w3", "/etc/kubernetes", machines.SHARED)
             join.kill("w3", *join.known(), "--control-plane", *NO_REGISTRY)
             join("w3", *join.known(), "--control-plane", *NO_REGISTRY)
             worker.result()
