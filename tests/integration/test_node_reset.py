@@ -175,7 +175,7 @@ def test_no_member_of_etcd_leaves_that_the_others_need(kubewright: Kubewright, m
     refused = reset(kubewright, made, SECOND, "--force", code=ExitCode.HOST_NOT_FIT)
     assert "its member cannot leave etcd" in refused.err
     assert "--skip-phases=remove-etcd-member" in refused.err
-    # An API server without its etcd ends again and again, and a kubelet waits longer each time; a new one does not.
+    # An API server without its etcd ends again and again; a kubelet waits longer each time, a new one does not.
     on(made, FIRST, "mv /root/etcd.yaml /etc/kubernetes/manifests/ && systemctl restart kubelet")
     assert on(made, SECOND, KEPT) == before
     until_on(made, FIRST, f"{KUBECTL} get --raw /readyz", seconds=100, every=0.2)
