@@ -65,14 +65,14 @@ def agent_reference() -> str:
     return f"{REPOSITORY}:v{kubewright.__version__}-{_fingerprint()[:8]}"
 
 
-def dns_reference(coredns_tag: str) -> str:
-    """The same image's name in the Deployment of the built-in DNS server, which stands in CoreDNS' place.
+def dns_reference(agent: str, coredns_tag: str) -> str:
+    """The name of that image (`agent` is its reference) in the Deployment that stands in CoreDNS' place.
 
     kubeadm takes what follows the last colon for CoreDNS' version, and `kubeadm upgrade plan` stops at one that
     it does not know. Hence the tag is the version whose Corefile the server follows, and the content's mark is in
     the repository.
     """
-    return f"{DNS_REPOSITORY}/{_fingerprint()[:8]}:{coredns_tag}"
+    return f"{DNS_REPOSITORY}/{agent.rpartition('-')[2]}:{coredns_tag}"
 
 
 class AgentMaker:

@@ -64,6 +64,7 @@ class Images(Phase):
         self._artifacts = artifacts
         self._wanted: list[Artifact] = []
         self._aliases: dict[str, str] = {}
+        self._others: list[str] = []
 
     async def look(self) -> list[Change]:
         """Which references and aliases are missing, or name another image.
@@ -88,20 +89,20 @@ class Images(Phase):
             for alias in artifact.want.aliases
             if artifact in self._wanted or digests.get(alias) != digests[artifact.want.reference]
         }
+        names = [*(artifact.want.reference for artifact in self._wanted), *self._aliases]
+        self._others = [name for name in names if name in digests]
         return [
-            Change(Action.UPDATE if name in digests else Action.CREATE, f"image {name}", self.host_name)
-            for name in [*(artifact.want.reference for artifact in self._wanted), *self._aliases]
+            Change(Action.UPDATE if name in self._others else Action.CREATE, f"image {name}", self.host_name)
+            for name in names
         ]
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Stream the archives into containerd, most needed first."""
         ctr = ["ctr", "-n", "k8s.io", "images"]
-        if old := [
-            change.target.removeprefix("image ") for change in changes if change.action is Action.UPDATE
-        ]:
+        if self._others:
             # containerd's CRI plugin does not notice that a reference which it knows leads elsewhere now. What
             # runs from the old image goes on: its containers hold its content.
-            await self._node.host.run([*ctr, "rm", *old])
+            await self._node.host.run([*ctr, "rm", *self._others])
         for artifact in self._wanted:
             name = artifact.want.reference.rpartition("/")[2]
             try:

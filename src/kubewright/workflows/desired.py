@@ -51,7 +51,8 @@ class Desired:
         images = image_references(cluster, facts)
         from kubewright.components.agent_image import agent_reference, dns_reference
 
-        images |= {"agent": agent_reference(), "dns": dns_reference(facts.coredns_tag)}
+        agent = agent_reference()
+        images |= {"agent": agent, "dns": dns_reference(agent, facts.coredns_tag)}
         builtin = spec.dns.provider == "builtin"
         if spec.dns.provider == "auto":
             builtin = not await source.available(

@@ -71,7 +71,7 @@ def test_the_agents_tag_follows_its_sources(tmp_path: Path, monkeypatch: pytest.
     before = agent_image.agent_reference()
     assert before == agent_image.agent_reference()
     assert before.startswith("kubewright.dev/agent:v")
-    repository, _, version = agent_image.dns_reference("1.7.0").rpartition(":")
+    repository, _, version = agent_image.dns_reference(before, "1.7.0").rpartition(":")
     assert version == "1.7.0"
     assert repository.endswith("/" + before[-8:])
     names = set(agent_image.sources())

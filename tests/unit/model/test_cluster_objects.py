@@ -61,15 +61,12 @@ def test_the_dns_server_has_no_right_but_its_port() -> None:
 def test_the_dns_server_stands_where_kubeadm_looks_for_coredns() -> None:
     """`kubeadm upgrade plan` reads the Corefile, and the version after the image's last colon; and where kubeadm
     wrote its own Deployment over ours, all of its container is taken back."""
-    [ours], [theirs] = (
-        pod(objects, "Deployment")["containers"]
-        for objects in (BUILTIN, addons.coredns("coredns:1.7.0", "cluster.local", SUBNET, FACTS))
-    )
+    both = (BUILTIN, addons.coredns("coredns:1.7.0", "cluster.local", SUBNET, FACTS))
+    [ours], [theirs] = (pod(objects, "Deployment")["containers"] for objects in both)
     assert ours["name"] == theirs["name"]
     assert set(theirs) - set(ours) == {"volumeMounts"}
     [config], [kubeadms] = (
-        [obj["data"] for obj in objects if obj["kind"] == "ConfigMap"]
-        for objects in (BUILTIN, addons.coredns("coredns:1.7.0", "cluster.local", SUBNET, FACTS))
+        [obj["data"] for obj in objects if obj["kind"] == "ConfigMap"] for objects in both
     )
     assert config == kubeadms
 
