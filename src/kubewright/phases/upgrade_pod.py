@@ -163,9 +163,17 @@ class UpgradePod(Phase):
             return error.message
         if shown is None or not model.same_program(shown, self._pod, self._component):
             return "the kubelet has not read its manifest yet"
-        if not await self._containers(model.manifest_hash(shown)):
+        of_manifest = await self._containers(model.manifest_hash(shown))
+        if not of_manifest:
             return "no container of its manifest runs"
+        if await self._containers() - of_manifest:
+            return self._ending
         return await self._healthy()
+
+    @property
+    def _ending(self) -> str:
+        """The kubelet may start the new one before the old one has ended, which answers for it until then."""
+        return f"the {self._component} before it has not ended yet"
 
     async def verify(self, activity: Activity) -> None:
         """Wait until it runs anew and serves; put the old one back where it does not, if this run replaced it."""
@@ -174,8 +182,11 @@ class UpgradePod(Phase):
             return
 
         async def missing() -> str | None:
-            if not await self._containers() - self._running:
+            running = await self._containers()
+            if running <= self._running:
                 return f"the kubelet has not started the new {self._component} yet"
+            if running & self._running:
+                return self._ending
             return await self._healthy()
 
         try:

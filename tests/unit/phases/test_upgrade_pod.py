@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from tests.unit.phases.memory_host import MemoryHost
 from tests.unit.phases.test_join_phases import node
 
 from kubewright.errors import ApiError, ExitCode, HostError
-from kubewright.events import Events
+from kubewright.events import Activity, Events
 from kubewright.hosts import Completed
 from kubewright.model.objects import Object, to_yaml
-from kubewright.phases.phase import Action
+from kubewright.phases.phase import Action, Change
 from kubewright.phases.upgrade_pod import UpgradePod
 
 PATH = "/etc/kubernetes/manifests/kube-scheduler.yaml"
@@ -64,16 +65,21 @@ class Host(MemoryHost):
         return Completed(tuple(argv), 0, EARLIER.encode() if f"{BACKUPS}*" in argv[2] else b"")
 
 
-def runtime(uid: str, *, running: bool = True) -> FakeRuntime:
-    sandbox = {"id": "a", "metadata": {"name": "kube-scheduler-cp1", "namespace": "kube-system", "uid": uid}}
-    container = {
-        "id": "c",
-        "pod_sandbox_id": "a",
-        "metadata": {"name": "kube-scheduler"},
-        "state": int(running),
-    }
+def runtime(*uids: str, running: bool = True) -> FakeRuntime:
+    """One with a Pod of each `uid`, whose containers have the same ids."""
+    metadata = {"name": "kube-scheduler-cp1", "namespace": "kube-system"}
+    sandboxes = [{"id": f"pod-{uid}", "metadata": {**metadata, "uid": uid}} for uid in uids]
+    containers = [
+        {
+            "id": uid,
+            "pod_sandbox_id": f"pod-{uid}",
+            "metadata": {"name": "kube-scheduler"},
+            "state": int(running),
+        }
+        for uid in uids
+    ]
     return FakeRuntime(
-        answers={"ListPodSandbox": {"items": [sandbox]}, "ListContainers": {"containers": [container]}}
+        answers={"ListPodSandbox": {"items": sandboxes}, "ListContainers": {"containers": containers}}
     )
 
 
@@ -115,6 +121,7 @@ async def test_one_that_runs_by_its_manifest_is_left_alone(tmp_path: Path, image
     [
         (mirror("v1.20.2", "old"), runtime("old")),  # the kubelet has not read it yet
         (mirror("v1.20.5", "new"), runtime("old")),  # the old one still runs
+        (mirror("v1.20.5", "new"), runtime("new", "old")),  # both do
         (mirror("v1.20.5", "new"), runtime("new", running=False)),  # it falls again and again
         (None, runtime("new")),
         (ApiError("it is away", status=503), runtime("new")),
@@ -149,3 +156,25 @@ async def test_one_that_never_runs_is_an_error_that_names_what_was_kept(tmp_path
     assert f"the manifest before it: {EARLIER}" in error.evidence
     assert any("no container of its manifest runs" in line for line in error.evidence)
     assert upgrade.memory.files[PATH].data == to_yaml(pod("v1.20.5"))
+
+
+async def test_the_old_one_must_have_ended(tmp_path: Path) -> None:
+    """It answers on the same port until then: nobody knows whether the new one does."""
+    runs = runtime("old")
+    asked: list[int] = []
+
+    class Overlapping(Upgrade):
+        async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+            await super().act(changes, activity)
+            runs.answers |= runtime("old", "new").answers
+            asyncio.get_running_loop().call_later(0.4, lambda: runs.answers.update(runtime("new").answers))
+
+        async def healthy(self) -> str | None:
+            asked.append(len(runs.answers["ListContainers"]["containers"]))
+            return await super().healthy()
+
+    async with serving(runs, tmp_path):
+        upgrade = Overlapping(tmp_path, None)
+        await upgrade.memory.write_file(PATH, to_yaml(pod("v1.20.2")))
+        await upgrade.run(Events())
+    assert asked == [1]
