@@ -80,7 +80,7 @@ class UpgradePod(Phase):
         self._deadline = deadline
         self._path = manifest_path(component)
         self._old = b""
-        self._running: frozenset[str] = frozenset()
+        self._replaced: frozenset[str] = frozenset()
         self._written = False
 
     async def look(self) -> list[Change]:
@@ -111,7 +111,7 @@ class UpgradePod(Phase):
         if self._written:
             return
         host = self._node.host
-        self._running = await self._containers()
+        self._replaced = frozenset(await self._containers())
         activity.progress("keep a copy")
         script = 'umask 077; mkdir -p "$1" && { [ ! -f "$2" ] || cp -p "$2" "$1/"; }'
         await host.shell(script, self._backup, self._path)
@@ -137,17 +137,14 @@ class UpgradePod(Phase):
                 hint="make room, or leave etcd as it is: --etcd-upgrade=false",
             )  # fmt: skip
 
-    async def _containers(self, uid: str = "") -> frozenset[str]:
-        """The ids of this program's running containers, of the Pod with this `uid` or of all."""
+    async def _containers(self) -> dict[str, str]:
+        """This program's running containers: their ids, and the uid of each one's Pod."""
         async with open_cri(self._node.host, self._socket) as cri:
-            pods = {
-                pod.id for pod in await cri.sandboxes()
-                if pod.namespace == "kube-system" and uid in ("", pod.uid)
-            }  # fmt: skip
-            return frozenset(
-                one.id for one in await cri.containers()
+            pods = {pod.id: pod.uid for pod in await cri.sandboxes() if pod.namespace == "kube-system"}
+            return {
+                one.id: pods[one.sandbox] for one in await cri.containers()
                 if one.name == self._component and one.running and one.sandbox in pods
-            )  # fmt: skip
+            }  # fmt: skip
 
     async def _not_by_manifest(self) -> str | None:
         """Why the program does not run by the manifest that is there, or does not serve; None where it does.
@@ -163,10 +160,10 @@ class UpgradePod(Phase):
             return error.message
         if shown is None or not model.same_program(shown, self._pod, self._component):
             return "the kubelet has not read its manifest yet"
-        of_manifest = await self._containers(model.manifest_hash(shown))
-        if not of_manifest:
+        uids, wanted = set((await self._containers()).values()), model.manifest_hash(shown)
+        if wanted not in uids:
             return "no container of its manifest runs"
-        if await self._containers() - of_manifest:
+        if uids != {wanted}:
             return self._ending
         return await self._healthy()
 
@@ -182,10 +179,10 @@ class UpgradePod(Phase):
             return
 
         async def missing() -> str | None:
-            running = await self._containers()
-            if running <= self._running:
+            running = (await self._containers()).keys()
+            if running <= self._replaced:
                 return f"the kubelet has not started the new {self._component} yet"
-            if running & self._running:
+            if running & self._replaced:
                 return self._ending
             return await self._healthy()
 
