@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
-CONTROL_PLANES ?= 1
+CONTROL_PLANES ?=
 WORKERS ?= 2
 NAME ?= default
 
@@ -11,11 +11,11 @@ NAME ?= default
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
-	@printf '\n%s\n' 'For up: WORKERS (2), CONTROL_PLANES (1), NAME of the lab (default): make up NAME=big WORKERS=5' \
+	@printf '\n%s\n' 'For up: WORKERS (2), CONTROL_PLANES (1), NAME of the lab (default): make up CONTROL_PLANES=3 WORKERS=2' \
 	  'For down: NAME. The first up and test on a computer build Kubernetes, which takes some minutes.'
 
 up: setup  ## a real cluster in the lab: one control plane and two workers
-	@$(BIN)/kubewright lab up --name $(NAME) --control-planes $(CONTROL_PLANES) --workers $(WORKERS)
+	@$(BIN)/kubewright lab up --name $(NAME) $(if $(CONTROL_PLANES),--control-planes $(CONTROL_PLANES)) --workers $(WORKERS)
 
 down: setup  ## remove the lab and leave this computer as it was
 	@$(BIN)/kubewright lab down $(NAME)
@@ -31,7 +31,7 @@ unit: setup  ## the unit tests: seconds, no root
 	$(BIN)/pytest tests/unit -q -n auto
 
 integration: setup  ## the integration tests, on real machines
-	$(BIN)/pytest tests/integration -m "integration and not soak" -v
+	$(BIN)/pytest tests/integration -m "integration and not soak" -v -n 2 --durations 40
 
 bench: setup  ## ratios against real kubeadm on the same machines in the same run
 	$(BIN)/python -m bench

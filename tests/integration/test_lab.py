@@ -17,7 +17,7 @@ from kubewright.errors import ExitCode, KubewrightError
 from kubewright.events import Events, Kind
 from kubewright.lab import cgroups
 from kubewright.lab.lab import Lab, down, lab_names, up
-from kubewright.lab.places import RUN, STATE, lab_lock
+from kubewright.lab.places import RUN, lab_lock
 from kubewright.lab.proc import namespace_pids, read
 
 pytestmark = ON_MACHINES
@@ -195,11 +195,6 @@ async def test_one_process_at_a_time_changes_a_lab(lab: Lab) -> None:
         with pytest.raises(KubewrightError, match=str(os.getpid())) as caught:
             await up(lab.name, control_planes=1, workers=1, events=Events())
     assert caught.value.exit_code == ExitCode.BUSY
-
-
-def test_more_control_planes_are_refused_as_yet() -> None:
-    call("up", "--name", "itlab-b", "--control-planes", "3", code=int(ExitCode.USAGE))
-    assert not (STATE / "itlab-b").exists()
 
 
 async def test_nothing_is_left_of_a_lab(lab: Lab, before: Leftovers) -> None:

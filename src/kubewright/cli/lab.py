@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from kubewright.cli import lab_faults
 from kubewright.cli.common import program, run
 from kubewright.cli.output import output_option, print_document
 
@@ -36,16 +37,16 @@ def lab() -> None:
 Examples:
   kubewright lab up
   kubewright lab up --name big --workers 9
+  kubewright lab up --name ha --control-planes 3
   kubewright lab up --name try --machines-only && kubewright lab ssh try cp1""",
 )
 @click.option("--name", default=DEFAULT, show_default=True, metavar="NAME", help="The lab's name.")
 @click.option(
     "--control-planes",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
     metavar="C",
-    help="How many control planes; more than one only with --machines-only as yet.",
+    help="How many control planes; default: as many as the lab has, 1 for a new one. A lab that begins with "
+    "several gets an endpoint of type local.",
 )
 @click.option(
     "--workers",
@@ -61,21 +62,16 @@ Examples:
     help="Add the cluster as a context to the kubeconfig that kubectl reads.",
 )  # fmt: skip
 @output_option("text", "json")
-def up(name: str, control_planes: int, workers: int, machines_only: bool, merge: bool, output: str) -> None:
+def up(
+    name: str, control_planes: int | None, workers: int, machines_only: bool, merge: bool, output: str
+) -> None:
     """Make a lab, or mend the one that is there: boot its machines and apply its cluster.yaml.
 
     What runs is left as it is, and a run that was killed is finished by the next. Machines beyond the numbers
     given are removed with their disks. With -o json the run is a stream of events, one JSON object a line.
     """
-    from kubewright.errors import ExitCode, KubewrightError
     from kubewright.lab.lab import up as workflow
 
-    if control_planes > 1 and not machines_only:
-        raise KubewrightError(
-            f"--control-planes {control_planes}: more than one control plane is not possible yet",
-            hint="use --control-planes 1, or add --machines-only for machines without a cluster",
-            exit_code=ExitCode.USAGE,
-        )
     outcome: list[tuple[Any, Any]] = []
 
     async def all_of_it(events: Events) -> Lab:
@@ -85,7 +81,7 @@ def up(name: str, control_planes: int, workers: int, machines_only: bool, merge:
             from kubewright.workflows.apply import apply
 
             spec = load_cluster(lab.places.cluster_yaml)
-            names = {machine.name for machine in lab.machines}
+            names = {path.name for path in lab.places.machines.iterdir()}
             done = await apply(
                 spec, events, kubeconfig_out=lab.places.kubeconfig, merge_kubeconfig=merge,
                 is_gone=lambda name: is_machine_name(name) and name not in names,
@@ -164,9 +160,12 @@ def down(name: str | None, everything: bool, output: str) -> None:
 @lab.command("list", short_help="Show the labs of this computer and their machines.")
 @output_option("text", "json", "yaml")
 def list_(output: str) -> None:
-    """Show the labs of this computer and which of their machines run."""
+    """Show the labs of this computer and which of their machines run, are frozen or cut off the network."""
+    import asyncio
+
     from kubewright.cli.table import table
     from kubewright.errors import KubewrightError
+    from kubewright.lab.faults import State, states
     from kubewright.lab.lab import lab_names, open_lab
 
     rows: list[dict[str, Any]] = []
@@ -178,10 +177,12 @@ def list_(output: str) -> None:
             rows.append({"name": name, "subnet": "", "machines": [], "clusterYaml": "", "kubeconfig": ""})
             continue
         kubeconfig = found.places.kubeconfig
+        seen = asyncio.run(states(found))
         machines = [
-            {"name": machine.name, "address": str(machine.plan.address), "pid": machine.pid()}
+            {"name": machine.name, "address": str(machine.plan.address), "pid": machine.pid(),
+             "state": str(seen[machine.name])}
             for machine in found.machines
-        ]
+        ]  # fmt: skip
         rows.append(
             {"name": name, "subnet": str(found.plan.subnet), "machines": machines,
              "clusterYaml": str(found.places.cluster_yaml),
@@ -192,7 +193,10 @@ def list_(output: str) -> None:
         return
     lines = [
         (row["name"], row["subnet"] or "(remains of a killed run: lab down removes them)",
-         " ".join(f"{machine['name']}{'' if machine['pid'] else ' (stopped)'}" for machine in row["machines"]),
+         " ".join(
+             machine["name"] + ("" if machine["state"] == State.RUNNING else f" ({machine['state']})")
+             for machine in row["machines"]
+         ),
          row["kubeconfig"])
         for row in rows
     ]  # fmt: skip
@@ -224,6 +228,11 @@ def exec(name: str, machine: str, command: tuple[str, ...]) -> None:
     from kubewright.lab.machine import enter
 
     pid = _running(name, machine)
+    if cgroups.is_frozen(name, machine):
+        raise KubewrightError(
+            f"machine {machine} of lab {name!r} is frozen, and so would be what is run in it", host=machine,
+            hint=f"kubewright lab thaw {name} {machine} lets it go on",
+        )  # fmt: skip
     try:
         cgroups.join(os.getpid(), pid)
     except OSError as error:
@@ -267,6 +276,10 @@ def kubeconfig(name: str) -> None:
     click.echo(_kubeconfig_file(name))
 
 
+for _fault in lab_faults.COMMANDS:
+    lab.add_command(_fault)
+
+
 def _require_root() -> None:
     from kubewright.errors import ExitCode, KubewrightError
 
@@ -298,7 +311,7 @@ def _running(name: str, machine: str) -> int:
     if pid is None:
         raise KubewrightError(
             f"machine {machine} of lab {name!r} does not run", host=machine,
-            hint=f"kubewright lab up --name {name} starts it", exit_code=ExitCode.HOST_UNREACHABLE,
+            hint=f"kubewright lab start {name} {machine} starts it", exit_code=ExitCode.HOST_UNREACHABLE,
         )  # fmt: skip
     return pid
 

@@ -147,12 +147,64 @@ def _delegate(path: Path) -> None:
 
 
 def kill(lab: str, machine: str | None = None) -> list[int]:
-    """Send SIGKILL to all processes of a lab or machine; returns those that were there."""
+    """Send SIGKILL to all processes of a lab or machine, frozen ones included; returns those that were there."""
     found = members(lab, machine)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    if found:
+        freeze(
+            lab, machine, frozen=False
+        )  # with version 1 a frozen process dies when it is thawed, not before
     return found
+
+
+def freeze(lab: str, machine: str | None = None, *, frozen: bool) -> None:
+    """Begin to stop, or let go on, all processes of a lab or machine, those included that they start meanwhile.
+
+    Raises `OSError` where neither a freezer of version 1 nor one of version 2 is mounted.
+    """
+    if not (switches := list(_freezers(lab, machine))) and frozen:
+        raise OSError(
+            "this computer has no cgroup that freezes: neither `freezer` of version 1 nor version 2"
+        )
+    for switch, version in switches:
+        with contextlib.suppress(FileNotFoundError):  # gone with the last process
+            switch.write_text(_FREEZER[version][frozen])
+
+
+def is_frozen(lab: str, machine: str) -> bool:
+    """Whether a machine has been told to stop. What the kernel has not stopped yet does not count as running."""
+    states = [(read(switch).strip(), version) for switch, version in _freezers(lab, machine)]
+    return any(state not in ("", _FREEZER[version][False]) for state, version in states)
+
+
+def not_frozen_yet(lab: str, machine: str) -> list[str]:
+    """What the kernel says of a machine that has been told to stop, for as long as something in it still goes."""
+    said = []
+    for switch, version in _freezers(lab, machine):
+        state = read(switch.with_name("cgroup.events") if version == 2 else switch).strip()
+        if state and state != "FROZEN" and "frozen 1" not in state:
+            said.append(f"{switch.parent}: {state}")
+    return said
+
+
+_FREEZER = {1: ("THAWED", "FROZEN"), 2: ("0", "1")}
+"""What is written to let go on, and to stop (freezer-subsystem and cgroup-v2 of the kernel's documentation)."""
+
+
+def _freezers(lab: str, machine: str | None) -> Iterator[tuple[Path, int]]:
+    """The switches of the first hierarchy that has any, with its version; without `machine`, one a machine."""
+    for version, name in ((2, "cgroup.freeze"), (1, "freezer.state")):
+        found = [
+            directory / name
+            for top in _tops(version)
+            for directory in ([top / lab / machine] if machine else _children(top / lab))
+            if (directory / name).exists()
+        ]
+        if found:
+            yield from ((switch, version) for switch in found)
+            return
 
 
 def remove(lab: str, machine: str | None = None) -> list[Path]:
@@ -174,9 +226,11 @@ def remove(lab: str, machine: str | None = None) -> list[Path]:
     return busy
 
 
-def _tops() -> Iterator[Path]:
-    """The cgroups of all labs, wherever the runs that made them were: one walk of each hierarchy."""
+def _tops(version: int | None = None) -> Iterator[Path]:
+    """The cgroups of all labs, wherever the runs that made them were: one walk of each hierarchy of a version."""
     for hierarchy in hierarchies():
+        if version not in (None, hierarchy.version):
+            continue
         for directory, children, _ in os.walk(hierarchy.mount):
             if TOP in children:
                 yield Path(directory) / TOP

@@ -45,6 +45,8 @@ def cluster_document(plan: LabPlan, places: Places, existing: dict[str, Any] | N
         "hosts": hosts,
     }
     rest = {key: value for key, value in before.items() if key not in document}
+    if not before and sum(machine.control_plane for machine in plan.machines) > 1:
+        rest["endpoint"] = {"type": "local"}
     # The table of connections is this computer's: no machine may size it (nf_conntrack_max is read-only there).
     rest.setdefault("kubeProxyConfiguration", {"conntrack": {"maxPerCore": 0, "min": 0}})
     return document | rest

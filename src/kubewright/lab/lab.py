@@ -115,7 +115,7 @@ def list_labs() -> list[Lab]:
 async def up(
     name: str,
     *,
-    control_planes: int,
+    control_planes: int | None,
     workers: int,
     events: Events,
     then: Callable[[Lab], Awaitable[None]] | None = None,
@@ -123,25 +123,31 @@ async def up(
     """Make a lab with these machines, or make the one that is there so; return when all of them can be entered.
 
     Machines that run are left alone, those that do not are started with their disks as they were, and those
-    beyond the counts are removed. `then` is run before the lab may be changed by another process again.
+    beyond the counts are removed. Without a number of control planes it is as it was, 1 for a new lab. `then` is
+    run before the lab may be changed by another process again, and before control planes go: it lets them leave
+    etcd, which would wait for them.
     """
     places = Places(check_lab_name(name))
     (await computer.look()).require_lab()
     async with lab_lock(name):
-        lab = await _machines_up(places, control_planes, workers, events)
+        lab = await _machines_up(places, control_planes, workers, events, all_planes=then is not None)
         if then is not None:
             await then(lab)
+            with _disk_errors():
+                await _remove_surplus(lab, None, LabNetwork(lab.plan, places.namespace), events)
     return lab
 
 
-async def _machines_up(places: Places, control_planes: int, workers: int, events: Events) -> Lab:
-    """`up` without its lock and what follows."""
+async def _machines_up(
+    places: Places, control_planes: int | None, workers: int, events: Events, *, all_planes: bool
+) -> Lab:
+    """`up` without its lock and what follows. With `all_planes`, control planes beyond the count stay as yet."""
     with _disk_errors():
         plan, before = await _plan(places, control_planes, workers)
         lab = _lab(plan, places)
         network = LabNetwork(plan, places.namespace)
         public = ensure_client_key(places.key, f"kubewright-lab-{places.name}")
-        await _remove_surplus(lab, before, network, events)
+        await _remove_surplus(lab, before, network, events, all_planes=all_planes)
         if any(not machine.exists() for machine in lab.machines):
             root = await machine_root(events)
             for machine in lab.machines:
@@ -155,7 +161,7 @@ async def _machines_up(places: Places, control_planes: int, workers: int, events
             async with asyncio.TaskGroup() as group:
                 for machine in lab.machines:
                     group.create_task(
-                        _run_machine(lab, machine, network, machine.plan.port in attached, events)
+                        run_machine(lab, machine, network, machine.plan.port in attached, events)
                     )
         except BaseExceptionGroup as failed:
             raise failed from None
@@ -163,7 +169,7 @@ async def _machines_up(places: Places, control_planes: int, workers: int, events
     return lab
 
 
-async def _plan(places: Places, control_planes: int, workers: int) -> tuple[LabPlan, LabPlan | None]:
+async def _plan(places: Places, control_planes: int | None, workers: int) -> tuple[LabPlan, LabPlan | None]:
     """The plan for these counts, written down, and the one before it. The subnet is chosen once."""
     before: LabPlan | None = None
     with contextlib.suppress(FileNotFoundError):
@@ -174,6 +180,8 @@ async def _plan(places: Places, control_planes: int, workers: int) -> tuple[LabP
             subnet = choose_subnet([*await networks_in_use(), *(lab.plan.subnet for lab in others)])
         else:
             subnet = before.subnet
+        if control_planes is None:
+            control_planes = sum(one.control_plane for one in before.machines) if before is not None else 1
         plan = LabPlan(places.name, subnet, plan_machines(subnet, control_planes, workers))
         if plan != before:
             for directory in (STATE.parent, STATE, places.directory, places.machines):
@@ -184,17 +192,28 @@ async def _plan(places: Places, control_planes: int, workers: int) -> tuple[LabP
     return plan, before
 
 
-async def _remove_surplus(lab: Lab, before: LabPlan | None, network: LabNetwork, events: Events) -> None:
-    """Remove the machines that are not in the plan, by what is left of them and not by what was planned."""
+async def _remove_surplus(
+    lab: Lab, before: LabPlan | None, network: LabNetwork, events: Events, *, all_planes: bool = False
+) -> None:
+    """Remove the machines that are not in the plan, by what is left of them and not by what was planned.
+
+    With `all_planes`, control planes stay.
+    """
+    for machine in _surplus(lab, before):
+        if all_planes and machine.plan.control_plane:
+            continue
+        async with events.phase("machine-remove", "remove the machine", host=machine.name):
+            await machine.stop()
+            await network.detach(machine.plan)
+            await machine.remove()
+
+
+def _surplus(lab: Lab, before: LabPlan | None = None) -> list[Machine]:
+    """The machines that are not in the plan, of which anything may be left."""
     found = {path.name for path in _entries(lab.places.machines)}
     found |= {machine.name for machine in before.machines} if before else set()
-    for name in sorted(filter(is_machine_name, found - {machine.name for machine in lab.machines})):
-        async with events.phase("machine-remove", "remove the machine", host=name):
-            plan = lab.plan.machine_for(name)
-            machine = Machine(lab.name, plan, lab.places.machines / name)
-            await machine.stop()
-            await network.detach(plan)
-            await machine.remove()
+    names = sorted(filter(is_machine_name, found - {machine.name for machine in lab.machines}))
+    return [Machine(lab.name, lab.plan.machine_for(name), lab.places.machines / name) for name in names]
 
 
 def _make_disk(plan: LabPlan, machine: Machine, root: Path, client_public: str) -> None:
@@ -203,13 +222,16 @@ def _make_disk(plan: LabPlan, machine: Machine, root: Path, client_public: str) 
     write_disk(machine.directory, machine_files(plan, machine.plan, uuid4().hex, keys), root)
 
 
-async def _run_machine(
+async def run_machine(
     lab: Lab, machine: Machine, network: LabNetwork, attached: bool, events: Events
 ) -> None:
+    """Boot a machine of a lab whose network is there, where it does not run; `attached` says if it has a link."""
     async with events.phase("machine-boot", "boot the machine", host=machine.name) as phase:
         runs = attached and machine.pid() is not None
         state = ""
+        relieved = False
         if runs:
+            relieved = await machine.relieve(network)
             with contextlib.suppress(MachineEndedError):  # it was about to
                 state = await machine.ready(phase.progress)
         if not state:
@@ -221,7 +243,9 @@ async def _run_machine(
             events.warn(f"some units failed: kubewright lab exec {lab.name} {machine.name} -- systemctl --failed",
                         host=machine.name)  # fmt: skip
         await _know_neighbours(lab.plan, machine)
-        if runs:
+        if relieved and runs:
+            phase.summary("machine on its way again")
+        elif runs:
             phase.skip("the machine runs")
         else:
             phase.summary("machine booted")
@@ -240,7 +264,8 @@ async def _know_neighbours(plan: LabPlan, machine: Machine) -> None:
 def _write_descriptions(lab: Lab) -> None:
     """Write known_hosts and cluster.yaml, where they are not yet as they must be."""
     places = lab.places
-    keys = [(machine.plan, machine.host_public_key()) for machine in lab.machines]
+    there = [*lab.machines, *(machine for machine in _surplus(lab) if machine.exists())]
+    keys = [(machine.plan, machine.host_public_key()) for machine in there]
     document = cluster_document(lab.plan, places, read_document(read(places.cluster_yaml)))
     for path, text in (
         (places.known_hosts, known_hosts(keys)),

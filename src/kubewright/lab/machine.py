@@ -208,6 +208,15 @@ class Machine:
             return "still starting"
         return out.strip() or "not to be asked yet"
 
+    async def relieve(self, network: LabNetwork) -> bool:
+        """Undo what `faults` has done to a machine that runs; whether there was anything to undo."""
+        frozen = cgroups.is_frozen(self.lab, self.name)
+        if cut_off := self.plan.port in await network.cut_off():
+            await network.cut(self.plan, off=False)
+        if frozen:
+            cgroups.freeze(self.lab, self.name, frozen=False)
+        return frozen or cut_off
+
     async def stop(self) -> None:
         """Kill everything in the machine and remove its cgroups; nothing is asked to end nicely.
 

@@ -94,6 +94,22 @@ class LabNetwork:
             with contextlib.suppress(CommandError):
                 await self._inside(f"link delete {machine.port}\n")
 
+    async def cut(self, machine: MachinePlan, *, off: bool) -> None:
+        """Let the bridge drop whatever comes from or goes to a machine, or pass it on again.
+
+        The machine's own link stays up: it sees no carrier go, as behind a switch that has failed. Raises
+        `CommandError` where the machine has no link.
+        """
+        await run(["nsenter", f"--net={self.namespace}", "bridge", "link", "set", "dev", machine.port,
+                   "state", "disabled" if off else "forwarding"])  # fmt: skip
+
+    async def cut_off(self) -> set[str]:
+        """The ports that `cut` has turned off."""
+        if not is_mounted(self.namespace):
+            return set()
+        _, out, _ = await run(["nsenter", f"--net={self.namespace}", "bridge", "-j", "link", "show"])
+        return {row["ifname"] for row in json.loads(out or "[]") if row.get("state") == "disabled"}
+
     async def _inner_links(self) -> set[str]:
         _, out, _ = await run(["nsenter", f"--net={self.namespace}", "ip", "-j", "link"])
         return {row["ifname"] for row in json.loads(out or "[]")}

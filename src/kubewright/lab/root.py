@@ -14,7 +14,7 @@ from kubewright.lab.proc import run
 
 KIND = "machine-root"
 
-# What a small Debian server has, and the programs that Kubernetes expects of a host.
+# What a small Debian server has, the programs that Kubernetes expects of a host, and load balancers.
 PACKAGES = (
     "ca-certificates",
     "conntrack",
@@ -24,14 +24,18 @@ PACKAGES = (
     "dbus",
     "ebtables",
     "ethtool",
+    "haproxy",
     "iproute2",
     "ipset",
     "iptables",
     "iputils-ping",
+    "keepalived",
     "kmod",
     "less",
+    "libnginx-mod-stream",
     "mount",
     "nftables",
+    "nginx",
     "openssh-server",
     "openssl",
     "procps",
@@ -42,6 +46,9 @@ PACKAGES = (
     "util-linux",
     "zstd",
 )
+
+# A machine without an endpoint has no use for them, and nginx would take port 80.
+_NOT_STARTED = ("haproxy.service", "keepalived.service", "nginx.service")
 
 
 async def machine_root(events: Events, cache: Cache | None = None) -> Path:
@@ -60,6 +67,7 @@ async def machine_root(events: Events, cache: Cache | None = None) -> Path:
             root = target / "root"
             await apt.make_root(PACKAGES, versions, root, variant="minbase", activity=phase)
             await asyncio.to_thread(_strip, root)
+            await asyncio.to_thread(_leave_out, root)
             _, out, _ = await run(["du", "--summarize", "--bytes", str(root)], timeout=60)
             return {"bytes": int(out.split()[0])}
 
@@ -74,7 +82,7 @@ async def machine_root(events: Events, cache: Cache | None = None) -> Path:
 
 
 def _inputs(versions: Mapping[str, str]) -> dict[str, Any]:
-    return {"packages": dict(versions), "recipe": 1}
+    return {"packages": dict(versions), "recipe": 3}
 
 
 def _strip(root: Path) -> None:
@@ -84,3 +92,15 @@ def _strip(root: Path) -> None:
         for path in root.glob(pattern):
             if not path.is_dir():
                 path.unlink()
+
+
+def _leave_out(root: Path) -> None:
+    """Start none of `_NOT_STARTED`. A machine boots without an id, so that systemd goes by its presets and would
+    enable all of them again (systemd.preset(5))."""
+    units = root / "etc/systemd/system"
+    for wants in units.glob("*.wants"):
+        for unit in _NOT_STARTED:
+            (wants / unit).unlink(missing_ok=True)
+    preset = root / "etc/systemd/system-preset/50-kubewright.preset"
+    preset.parent.mkdir(parents=True, exist_ok=True)
+    preset.write_text("".join(f"disable {unit}\n" for unit in _NOT_STARTED))

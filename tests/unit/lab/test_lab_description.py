@@ -15,8 +15,10 @@ from kubewright.model.config.load import parse_cluster
 SUBNET = IPv4Network("10.213.7.0/24")
 
 
-def document(workers: int = 2, existing: dict[str, Any] | None = None) -> dict[str, Any]:
-    plan = LabPlan("demo", SUBNET, plan_machines(SUBNET, 1, workers))
+def document(
+    workers: int = 2, existing: dict[str, Any] | None = None, *, control_planes: int = 1
+) -> dict[str, Any]:
+    plan = LabPlan("demo", SUBNET, plan_machines(SUBNET, control_planes, workers))
     return cluster_document(plan, Places("demo"), existing)
 
 
@@ -32,6 +34,17 @@ def test_it_is_a_cluster_that_apply_takes() -> None:
     assert spec.ssh.key_files == ["/var/lib/kubewright/lab/demo/id_ed25519"]
     assert spec.ssh.known_hosts == "/var/lib/kubewright/lab/demo/known_hosts"
     assert spec.kube_proxy_configuration == {"conntrack": {"maxPerCore": 0, "min": 0}}
+
+
+def test_a_lab_that_begins_with_several_control_planes_has_an_endpoint() -> None:
+    three = document(control_planes=3)
+    spec = parse_cluster(cluster_yaml(three))
+    assert spec.endpoint is not None
+    assert spec.endpoint.type == "local"
+    # What the user has made of it stays, with any number of machines; one that has a cluster keeps its endpoint.
+    mine = three | {"endpoint": {"type": "haproxy"}}
+    assert document(existing=mine, control_planes=5)["endpoint"] == {"type": "haproxy"}
+    assert "endpoint" not in document(existing=document(), control_planes=3)
 
 
 def test_writing_it_again_changes_nothing() -> None:

@@ -182,3 +182,47 @@ def test_a_setting_that_somebody_else_has_changed_since_is_left_alone(tmp_path: 
     setting.write_text("8192\n")
     assert not limits.restore(setting, former)
     assert setting.read_text() == "8192\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "switch", "stopped", "going", "stopping"),
+    [
+        (1, "freezer.state", "FROZEN", "THAWED", "FREEZING"),
+        (2, "cgroup.freeze", "1", "0", "1"),
+    ],
+)
+def test_a_machine_is_frozen_by_the_hierarchy_that_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+    switch: str,
+    stopped: str,
+    going: str,
+    stopping: str,
+) -> None:
+    for name in ("w1", "w2"):
+        directory = tmp_path / "demo" / name
+        directory.mkdir(parents=True)
+        (directory / switch).write_text(f"{going}\n")
+        (directory / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    monkeypatch.setattr(cgroups, "_tops", lambda wanted=None: iter([tmp_path] if wanted == version else []))
+    cgroups.freeze("demo", "w1", frozen=True)
+    assert (tmp_path / "demo/w1" / switch).read_text() == stopped
+    assert cgroups.is_frozen("demo", "w1")
+    assert not cgroups.is_frozen("demo", "w2")
+    (tmp_path / "demo/w1" / switch).write_text(stopping)
+    assert cgroups.is_frozen("demo", "w1"), "one that is still being stopped is not going on"
+    assert cgroups.not_frozen_yet("demo", "w1")
+    (tmp_path / "demo/w1" / switch).write_text(stopped)
+    (tmp_path / "demo/w1/cgroup.events").write_text("populated 1\nfrozen 1\n")
+    assert not cgroups.not_frozen_yet("demo", "w1")
+    cgroups.freeze("demo", frozen=False)
+    assert not cgroups.is_frozen("demo", "w1")
+
+
+def test_a_computer_that_cannot_freeze_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo/w1").mkdir(parents=True)
+    monkeypatch.setattr(cgroups, "_tops", lambda _=None: iter([tmp_path]))
+    with pytest.raises(OSError, match="no cgroup that freezes"):
+        cgroups.freeze("demo", "w1", frozen=True)
+    cgroups.freeze("demo", "w1", frozen=False)
