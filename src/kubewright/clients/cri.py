@@ -8,7 +8,7 @@ first, then v1alpha2, which is all that runtimes had before 2021.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from kubewright.clients.cri_messages import message
 from kubewright.errors import ExitCode, HostError
 from kubewright.hosts import Host
 from kubewright.hosts.units import unit_lines
+from kubewright.model.objects import SYSTEM
 
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CRIO_SOCKET = "/var/run/crio/crio.sock"
@@ -269,6 +270,16 @@ class CriClient:
             raise CriError(
                 f"{self._where} does not answer: {error}", host=self._host, hint="is its unit running?"
             ) from error
+
+
+async def system_containers(cri: CriClient, names: Collection[str]) -> list[tuple[RuntimeContainer, Sandbox]]:
+    """The containers with these names in kube-system, also those that have ended, each with its Pod."""
+    pods = {pod.id: pod for pod in await cri.sandboxes() if pod.namespace == SYSTEM}
+    return [
+        (one, pods[one.sandbox])
+        for one in await cri.containers()
+        if one.name in names and one.sandbox in pods
+    ]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ it writes as text; what is zero or false it leaves out.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,16 +61,16 @@ class Member:
 
     id: int
     name: str
-    """Empty until it has started for the first time."""
+    """Empty until it has started for the first time, but for those who begin a cluster together."""
     peer_urls: tuple[str, ...]
     client_urls: tuple[str, ...]
-    """Empty, as the name."""
+    """Empty until it has started for the first time."""
     is_learner: bool
 
     @property
     def started(self) -> bool:
         """Whether it has ever run and reached the others."""
-        return bool(self.name)
+        return bool(self.client_urls)
 
     @property
     def hex_id(self) -> str:
@@ -149,9 +150,9 @@ class EtcdClient:
 
     # -- members ----------------------------------------------------------------------------------------------
 
-    async def members(self) -> list[Member]:
-        """All members, as the majority knows them."""
-        return _members(await self._any("cluster/member/list", {"linearizable": True}))
+    async def members(self, *, linearizable: bool = True) -> list[Member]:
+        """All members, as the majority knows them; or, without a majority, as one member does."""
+        return _members(await self._any("cluster/member/list", {"linearizable": linearizable}))
 
     async def sync(self) -> list[Member]:
         """`members`, from whom all further requests are asked: those that have started, voters first."""
@@ -201,6 +202,10 @@ class EtcdClient:
 
     # -- maintenance ------------------------------------------------------------------------------------------
 
+    async def move_leader(self, endpoint: str, member_id: int) -> None:
+        """Let the leader, which serves at `endpoint`, hand its office to another voter. Returns when it has."""
+        await self._request(endpoint, "/v3/maintenance/transfer-leadership", {"targetID": str(member_id)})
+
     async def status(self, endpoint: str) -> Status:
         """What the member at `endpoint` says of itself; a learner answers, too."""
         answer = await self._request(endpoint, "/v3/maintenance/status", {})
@@ -236,6 +241,15 @@ class EtcdClient:
             Alarm(int(item.get("memberID") or 0), str(item.get("alarm", "NONE")))
             for item in answer.get("alarms") or ()
         ]
+
+    # -- keys -------------------------------------------------------------------------------------------------
+
+    async def has_keys(self, prefix: str) -> bool:
+        """Whether there is any key that begins with `prefix`."""
+        first = prefix.encode()
+        after = first[:-1] + bytes([first[-1] + 1])
+        wanted = {"key": _base64(first), "range_end": _base64(after), "limit": "1", "keys_only": True}
+        return bool((await self._any("kv/range", wanted)).get("kvs"))
 
     # -- requests ---------------------------------------------------------------------------------------------
 
@@ -284,6 +298,10 @@ class EtcdClient:
                 way = self._connect(url.hostname or "", url.port or 2379)
                 self._ways[endpoint] = await self._tunnels.enter_async_context(way)
             return self._ways[endpoint]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 _STATUS_NUMBERS = ("leader", "dbSize", "dbSizeInUse", "raftTerm", "raftIndex", "raftAppliedIndex")

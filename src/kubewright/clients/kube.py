@@ -13,6 +13,8 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +54,8 @@ class KubeClient(ObjectClient):
 
     def __init__(self, server: Server, *, timeout: float = 30.0) -> None:
         self.server = server
+        self.said_at: datetime | None = None
+        """When the server has last answered, by its own clock."""
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | None = None
@@ -111,6 +115,8 @@ class KubeClient(ObjectClient):
         try:
             async with self._open().request(method, url, params=params, **options) as response:
                 data = await response.read()
+                with suppress(KeyError, ValueError):
+                    self.said_at = parsedate_to_datetime(response.headers["Date"])
                 if response.status >= 400:
                     raise refused(method, path, response.status, data)
                 return data

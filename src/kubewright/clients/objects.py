@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 from abc import ABC, abstractmethod
@@ -14,6 +15,9 @@ from kubewright.clients.server import Server
 from kubewright.errors import ApiError, ConfigError
 
 FIELD_MANAGER = "kubewright"
+# What the API server says, with a status of 500, of a request that met an election in etcd.
+_ELECTION = ("etcdserver: leader changed", "possibly due to previous leader failure")
+_ELECTION_PATIENCE = 10.0  # seconds
 
 
 class ObjectClient(ABC):
@@ -65,8 +69,8 @@ class ObjectClient(ABC):
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     async def json(self, method: str, path: str, **options: Any) -> Any:
-        """`request`, with the answer parsed."""
-        data = await self.request(method, path, **options)
+        """`request`, with the answer parsed; made again where it met an election in etcd, unless it creates."""
+        data = await self._steadily(method, path, **options)
         try:
             return json.loads(data or b"null")
         except ValueError:
@@ -74,6 +78,20 @@ class ObjectClient(ABC):
                 f"{method} {self.server.url}{path}: what answers there is no Kubernetes API",
                 hint="does the address lead to the API server, or to a proxy before it?",
             ) from None
+
+    async def _steadily(self, method: str, path: str, **options: Any) -> bytes:
+        """All but a POST may be made twice: one that met an election may have been carried out, or not."""
+        loop = asyncio.get_running_loop()
+        end = 0.0  # counted from the first refusal, which may come after many seconds
+        while True:
+            try:
+                return await self.request(method, path, **options)
+            except ApiError as error:
+                met = any(text in error.message for text in _ELECTION)
+                end = end or loop.time() + _ELECTION_PATIENCE
+                if not met or method == "POST" or loop.time() > end:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Object | None:
         """One object, or None where there is none."""
@@ -152,7 +170,7 @@ class ObjectClient(ABC):
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         try:
-            await self.request("DELETE", object_path(api_version, kind, namespace, name), body=options)
+            await self._steadily("DELETE", object_path(api_version, kind, namespace, name), body=options)
         except ApiError as error:
             if error.status == 404:
                 return False
@@ -193,6 +211,12 @@ def unanswered(method: str, url: str, error: Exception) -> ApiError:
     return ApiError(f"{method} {url}: {str(error) or type(error).__name__}", hint=_no_answer_hint(error))
 
 
+def _budgets(status: Object) -> list[str]:
+    """What a `v1.Status` says of the PodDisruptionBudget that forbids an eviction; its message has no name."""
+    causes = (status.get("details") or {}).get("causes") or []
+    return [f"{cause.get('message')}." for cause in causes if cause.get("reason") == "DisruptionBudget"]
+
+
 def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
     """The error for a request that was answered with a status of 400 or more."""
     reason, message = "", data.decode(errors="replace")[:300]
@@ -200,5 +224,6 @@ def refused(method: str, path: str, status: int, data: bytes) -> ApiError:
         body = json.loads(data)
         if isinstance(body, dict):
             reason, message = str(body.get("reason", "")), str(body.get("message", message))
+            message = " ".join([message, *_budgets(body)])
     hint = _NOT_KNOWN if status == 401 else ""
     return ApiError(f"{method} {path}: {status} {message}", status=status, reason=reason, hint=hint)

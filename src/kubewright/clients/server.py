@@ -92,12 +92,15 @@ class Server:
 
     def ssl_context(self) -> ssl.SSLContext:
         """A TLS context for this server: verified against its CA, with our client certificate if we have one."""
-        context = ssl.create_default_context(cadata=self.ca.decode() if self.ca else None)
-        # Kubernetes' own CAs have no key usage extensions in the form that Python 3.13's strict mode wants.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.ca is None:
+            # Not the default context: that reads all CAs of the system, which takes a while, and none is asked.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context(cadata=self.ca.decode() or None)
+            # Kubernetes' own CAs have no key usage extensions in the form that Python 3.13's strict mode wants.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.client_cert:
             # The ssl module takes files only; this one is 0600 from its first byte and gone after loading.
             fd, path = tempfile.mkstemp(prefix="kubewright-")

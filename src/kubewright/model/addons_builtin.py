@@ -20,6 +20,7 @@ NETWORK_HEALTH_PORT = 9879
 
 _NOTE = "kubewright.dev/note"
 _RUN_AS = ["python3", "-m"]
+_DNS = "kubewright.dns.server"
 
 
 def builtin_dns(
@@ -35,7 +36,7 @@ def builtin_dns(
     program, *arguments = _RUN_AS
     container["command"] = [program]
     container["args"] = [
-        *arguments, "kubewright.dns.server", "--domain", domain, "--listen", "0.0.0.0:53",
+        *arguments, _DNS, "--domain", domain, "--listen", "0.0.0.0:53",
     ]  # fmt: skip
     # Kubernetes' own default of 10 s would add up to 10 s to each start of a cluster.
     container["readinessProbe"] |= {"periodSeconds": 2, "failureThreshold": 3}
@@ -48,6 +49,12 @@ def builtin_dns(
         dns_deployment(container, facts, replicas=replicas),
         dns_service(service_subnet, facts),
     ]  # fmt: skip
+
+
+def is_builtin_dns(deployment: Object) -> bool:
+    """Whether a cluster's Deployment `coredns` runs the built-in DNS server."""
+    containers = deployment["spec"]["template"]["spec"].get("containers") or ()
+    return any(_DNS in (container.get("args") or ()) for container in containers)
 
 
 def network_agent(image: str, pod_subnet: str, api_server: str) -> list[Object]:

@@ -132,8 +132,10 @@ def etcd_args(
     node: ControlPlaneNode,
     facts: VersionFacts,
     members: Sequence[EtcdMember] = (),
+    state: str = "existing",
 ) -> Arguments:
-    """The arguments of a stacked etcd member; with `members`, itself among them, it joins an existing cluster."""
+    """The arguments of a stacked etcd member. With `members`, itself among them, it joins an existing cluster, or
+    starts a new one with them where `state` is `new`; an empty `state` is not said."""
     certs, local = f"{cluster.certificates_dir}/etcd", cluster.etcd.local
     client, peer = client_url(node.advertise_address), peer_url(node.advertise_address)
     args = {
@@ -158,7 +160,8 @@ def etcd_args(
     }
     if members:
         args["initial-cluster"] = ",".join(f"{member.name}={member.peer_url}" for member in members)
-        args["initial-cluster-state"] = "existing"
+        if state:
+            args["initial-cluster-state"] = state
     return _merged(args, local.extra_args if local else ExtraArgs(), facts)
 
 

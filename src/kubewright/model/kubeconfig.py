@@ -102,6 +102,14 @@ def node_cert(node_name: str, cluster: ClusterConfiguration) -> CertSpec:
     return client_cert(KUBELET, f"system:node:{node_name}", NODES, kind=key_kind(cluster))
 
 
+def with_server(config: Mapping[str, Any], server: str) -> Object:
+    """A kubeconfig of ours at another address of the same API."""
+    clusters = [
+        {**entry, "cluster": {**entry["cluster"], "server": server}} for entry in config.get("clusters") or []
+    ]
+    return {**config, "clusters": clusters}
+
+
 def with_certificate(spec: KubeconfigSpec, ca: bytes, pair: x509.KeyPair) -> Object:
     """A kubeconfig with the client certificate and its key inside: a secret document."""
     return _document(
@@ -217,6 +225,12 @@ def current(document: Mapping[str, Any]) -> tuple[Object, Object]:
         _entry(document, "clusters", str(context.get("cluster", "")), "cluster"),
         _entry(document, "users", str(context.get("user", "")), "user"),
     )
+
+
+def first_server(document: Mapping[str, Any]) -> str:
+    """Where the first cluster of a kubeconfig is reached; empty where it does not say it."""
+    cluster: Mapping[str, Any] = next(iter(document.get("clusters") or []), {})
+    return str((cluster.get("cluster") or {}).get("server") or "")
 
 
 def embedded(entry: Mapping[str, Any], field: str) -> bytes:

@@ -72,14 +72,15 @@ def static_pods(
     *,
     ca_dirs: Iterable[str] = (),
     etcd_members: Sequence[EtcdMember] = (),
+    etcd_state: str = "existing",
     external_ca: bool = False,
     proxy_env: Mapping[str, str] | None = None,
 ) -> dict[str, Object]:
     """All static Pods of one control plane, by name; `etcd` only where etcd is ours.
 
     `ca_dirs` are those of `OPTIONAL_CA_DIRS` that the host has. With `etcd_members` (this one among them) the
-    member joins a cluster that exists. `external_ca` says that the CA's key is not on the host, so that the
-    controller manager signs nothing.
+    member joins a cluster that exists, or with `etcd_state` `new` starts one with them. `external_ca` says that
+    the CA's key is not on the host, so that the controller manager signs nothing.
     """
     images = image_references(cluster, facts)
     startup = ceil(parse_duration(cluster.api_server.timeout_for_control_plane) / 10**10)
@@ -143,7 +144,7 @@ def static_pods(
         ),
     }
     if cluster.etcd.external is None:
-        pods[ETCD] = _etcd_pod(cluster, node, facts, images, startup, etcd_members)
+        pods[ETCD] = _etcd_pod(cluster, node, facts, images, startup, etcd_members, etcd_state)
     return pods
 
 
@@ -154,9 +155,9 @@ def manifest_path(name: str, directory: str = MANIFESTS_DIR) -> str:
 
 def _etcd_pod(
     cluster: ClusterConfiguration, node: ControlPlaneNode, facts: VersionFacts, images: Mapping[str, str],
-    startup: int, members: Sequence[EtcdMember],
+    startup: int, members: Sequence[EtcdMember], state: str,
 ) -> Object:  # fmt: skip
-    args = etcd_args(cluster, node, facts, members)
+    args = etcd_args(cluster, node, facts, members, state)
     certs = f"{cluster.certificates_dir}/etcd"
     told = dict(args)
     url = urlsplit(told["listen-metrics-urls"].split(",")[0])

@@ -89,7 +89,7 @@ def parse_look(text: str) -> NodeLook:
     kernel = found.get("kernel", "").split()
     proxies = [line.partition("=") for line in found.get("proxies", "").splitlines()]
     return NodeLook(
-        listening=_listening(found.get("listening", "")),
+        listening=parse_listening(found.get("listening", "")),
         existing=frozenset(path for kind, path in paths if kind == "exists"),
         filled=frozenset(path for kind, path in paths if kind == "filled"),
         programs=frozenset(found.get("programs", "").split()),
@@ -118,8 +118,9 @@ def parse_look(text: str) -> NodeLook:
     )  # fmt: skip
 
 
-def _listening(text: str) -> dict[int, str]:
-    """Out of `ss -Hltnp` or, where there is no ss, /proc/net/tcp (proc(5): state 0A listens, ports in hex)."""
+def parse_listening(text: str) -> dict[int, str]:
+    """TCP ports that are listened on, and by what, out of `ss -Hltnp` or, where there is no ss, /proc/net/tcp
+    (proc(5): state 0A listens, ports in hex)."""
     ports: dict[int, str] = {}
     for line in text.splitlines():
         words = line.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ Object = dict[str, Any]
 
 SYSTEM = "kube-system"
 PUBLIC = "kube-public"
+
+_QUOTED = re.compile(r"[yYnN]|[-+]?(0o[0-7]+|(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?)", re.ASCII)
+"""Text that PyYAML would write plain and others read as a number or a truth: YAML 1.2's core schema `1e3`, and the
+library of Kubernetes' own tools (go-yaml, resolve.go) `08` and `y`, too."""
 
 _Base: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -24,19 +29,20 @@ class _Dumper(_Base):  # type: ignore[misc,valid-type]
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    style = "|" if "\n" in value else "'" if _QUOTED.fullmatch(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)
 
 
-def to_yaml(document: Mapping[str, Any]) -> bytes:
-    """A document as YAML, keys in alphabetical order as Kubernetes' own tools write them."""
+def to_yaml(document: Mapping[str, Any], *, sort_keys: bool = True) -> bytes:
+    """A document as YAML, keys in alphabetical order as Kubernetes' own tools write them, or in their own."""
     text: str = yaml.dump(
         dict(document),
         Dumper=_Dumper,
         default_flow_style=False,
-        sort_keys=True,
+        sort_keys=sort_keys,
         allow_unicode=True,
         width=2**20,
     )

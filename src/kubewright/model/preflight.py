@@ -10,6 +10,7 @@ from typing import Any
 from kubewright.errors import ExitCode, HostError
 from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
 from kubewright.model.facts import HostFacts
+from kubewright.model.kubeconfig import first_server
 
 GIB = 1 << 30
 
@@ -20,6 +21,8 @@ SUPPORTED_OS = {"debian": (12, 0), "ubuntu": (22, 4)}
 _FREE = {
     Role.CONTROL_PLANE: {"/var/lib": 2 * GIB, "/usr/local": GIB // 4, "/etc": 1 << 20},
     Role.WORKER: {"/var/lib": GIB, "/usr/local": GIB // 4, "/etc": 1 << 20},
+    Role.ETCD: {"/var/lib": 2 * GIB, "/usr/local": GIB // 16, "/etc": 1 << 20},
+    Role.LOAD_BALANCER: {"/etc": 1 << 20},
 }
 
 
@@ -64,14 +67,14 @@ def check_host(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Find
     if facts.init != "systemd":
         finding(
             f"its first process is {facts.init or 'unknown'}, not systemd",
-            "the kubelet and containerd are kept running by systemd units", ExitCode.HOST_UNSUPPORTED_OS,
+            "what runs on it is kept running by systemd units", ExitCode.HOST_UNSUPPORTED_OS,
         )  # fmt: skip
-    if facts.swap and spec.kubelet_configuration.get("failSwapOn", True):
+    if host.is_node and facts.swap and spec.kubelet_configuration.get("failSwapOn", True):
         finding(
             f"swap is on ({facts.swap >> 20} MiB) and the kubelet would stop (P16)",
             "swapoff -a, and take swap out of /etc/fstab",
         )  # fmt: skip
-    role = Role.CONTROL_PLANE if Role.CONTROL_PLANE in host.roles else Role.WORKER
+    role = next(role for role in _FREE if role in host.roles)
     if role is Role.CONTROL_PLANE and facts.cpus < 2:
         finding(f"has {facts.cpus} CPU; a control plane needs 2 (P45)", "give it another")
     if role is Role.CONTROL_PLANE and facts.memory < 1700 << 20:
@@ -107,11 +110,7 @@ def _check_addresses(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> lis
                 f"its addresses: {', '.join(facts.addresses)}",
             )
         )
-    for title, subnet in (
-        ("podSubnet", spec.network.pod_subnet),
-        ("serviceSubnet", spec.network.service_subnet),
-    ):
-        network = ipaddress.ip_network(subnet, strict=False)
+    for title, subnet, network in _subnets(spec):
         if address and ipaddress.ip_address(address) in network:
             findings.append(
                 Finding(
@@ -122,14 +121,16 @@ def _check_addresses(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> lis
     return findings
 
 
+def _subnets(spec: ClusterSpec) -> list[tuple[str, str, ipaddress.IPv4Network]]:
+    """The cluster's own networks, each with its field; no pod network where another than ours has it."""
+    named = (("podSubnet", spec.network.pod_subnet), ("serviceSubnet", spec.network.service_subnet))
+    return [(title, text, ipaddress.IPv4Network(text)) for title, text in named if text]
+
+
 def foreign_routes(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Finding]:
     """Routes that a host which is in no cluster yet has into the pod or service subnet (P32)."""
     findings = []
-    for title, subnet in (
-        ("podSubnet", spec.network.pod_subnet),
-        ("serviceSubnet", spec.network.service_subnet),
-    ):
-        network = ipaddress.ip_network(subnet, strict=False)
+    for title, subnet, network in _subnets(spec):
         for route in facts.routes:
             other = ipaddress.ip_network(route, strict=False)
             if other.version == network.version and other.overlaps(network):
@@ -187,6 +188,8 @@ def check_belonging(
     """
     control_planes = [(h, b) for h, b in hosts if Role.CONTROL_PLANE in h.roles]
     ca = next((b.ca for _, b in control_planes if b.ca is not None), None)
+    if moved := _moved_endpoint(spec, endpoint, control_planes):
+        return [moved]
     findings = []
     for host, belonging in hosts:
         why = _why_foreign(spec, endpoint, host, belonging, ca)
@@ -209,6 +212,38 @@ def check_belonging(
     return findings
 
 
+def live_endpoint(spec: ClusterSpec, hosts: Sequence[tuple[HostSpec, Belonging]]) -> str:
+    """The URL of this cluster's API as its control planes have it; empty where none of them is in it."""
+    servers = (_own_server(spec, host, found) for host, found in hosts if Role.CONTROL_PLANE in host.roles)
+    return next(filter(None, servers), "")
+
+
+def _own_server(spec: ClusterSpec, host: HostSpec, belonging: Belonging) -> str:
+    """Where a control plane's cluster is reached, if it is this one by all its names."""
+    config = belonging.kubeconfigs.get("/etc/kubernetes/admin.conf", {})
+    cluster: Mapping[str, Any] = next(iter(config.get("clusters") or []), {})
+    named = cluster.get("name") == spec.name and belonging.user == f"system:node:{host.name}"
+    return first_server(config) if named else ""
+
+
+def _moved_endpoint(
+    spec: ClusterSpec, endpoint: str, control_planes: Sequence[tuple[HostSpec, Belonging]]
+) -> Finding | None:
+    """A cluster that is this one by all its names, and is reached at another address than cluster.yaml says."""
+    for host, belonging in control_planes:
+        server = _own_server(spec, host, belonging)
+        if server and server != endpoint:
+            return Finding(
+                host.name,
+                f"its cluster is reached at {server}, and cluster.yaml says {endpoint}: the endpoint of a cluster "
+                "that exists cannot be changed yet",
+                "let `endpoint` in cluster.yaml be what it was; if that is another cluster, take its hosts out of "
+                "it first (kubewright reset)",
+                ExitCode.CONFIG_INVALID,
+            )
+    return None
+
+
 def _why_foreign(
     spec: ClusterSpec, endpoint: str, host: HostSpec, belonging: Belonging, ca: bytes | None
 ) -> str:
@@ -219,7 +254,7 @@ def _why_foreign(
         return "/etc/kubernetes/pki/ca.crt is another cluster's"
     for path, config in belonging.kubeconfigs.items():
         cluster: Mapping[str, Any] = next(iter(config.get("clusters") or []), {})
-        server = (cluster.get("cluster") or {}).get("server", "")
+        server = first_server(config)
         # A control plane's own controllers talk to their local API server, whatever the endpoint is.
         local = path.endswith(("controller-manager.conf", "scheduler.conf"))
         if server and server != endpoint and not local:

@@ -11,6 +11,8 @@ Object = Mapping[str, Any]
 
 ROLE_LABEL = "node-role.kubernetes.io/"
 CONTROL_PLANE_ROLES = ("control-plane", "master")
+CONTROL_PLANE_LABELS = tuple(f"{ROLE_LABEL}{role}" for role in CONTROL_PLANE_ROLES)
+"""The labels of a control plane's Node, of which each version has one or both; its taints have the same keys."""
 CONTROL_PLANE_PARTS = {
     "kube-apiserver": "API server",
     "kube-controller-manager": "controller manager",
@@ -195,6 +197,18 @@ def pod_trouble(pod: Object) -> str:
         return f"not scheduled: {scheduled.get('message') or scheduled.get('reason', '')}"
     reason = status.get("message") or status.get("reason") or ""
     return f"{status.get('phase', 'Unknown')}{': ' if reason else ''}{reason}"
+
+
+def is_plane(node: Object) -> bool:
+    """Whether a Node's labels say that it is a control plane."""
+    labels = node["metadata"].get("labels") or {}
+    return any(label in labels for label in CONTROL_PLANE_LABELS)
+
+
+def internal_ip(node: Object) -> str:
+    """The address that a Node uses; empty where it has not said one."""
+    said = (node.get("status") or {}).get("addresses") or ()
+    return next((str(one["address"]) for one in said if one.get("type") == "InternalIP"), "")
 
 
 def parse_time(text: str) -> datetime:

@@ -91,6 +91,7 @@ def node_patch(
     labels: Mapping[str, str] | None = None,
     taints: Iterable[Mapping[str, str]] = (),
     cri_socket: str = "",
+    annotations: Mapping[str, str] | None = None,
 ) -> Object:
     """The merge patch that marks a node; empty where nothing is missing.
 
@@ -101,8 +102,8 @@ def node_patch(
     missing = _missing(labels or {}, meta.get("labels") or {})
     if missing:
         patch["labels"] = missing
-    annotations = {CRI_SOCKET_ANNOTATION: cri_socket} if cri_socket else {}
-    missing = _missing(annotations, meta.get("annotations") or {})
+    noted = ({CRI_SOCKET_ANNOTATION: cri_socket} if cri_socket else {}) | dict(annotations or {})
+    missing = _missing(noted, meta.get("annotations") or {})
     if missing:
         patch["annotations"] = missing
     body: Object = {"metadata": patch} if patch else {}

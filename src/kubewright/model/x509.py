@@ -205,6 +205,14 @@ def common_name(cert: bytes) -> str:
     return str(names[0].value) if names else ""
 
 
+def description(cert: bytes) -> str:
+    """Whose a certificate is, who has issued it, and for which names, on one line. Raises `ConfigError`."""
+    found = load_cert(cert)
+    names = _extension(found, x509.SubjectAlternativeName)
+    said = ", ".join(str(name.value) for name in names) if names else "no name"
+    return f"{found.subject.rfc4514_string()}, issued by {found.issuer.rfc4514_string()}, for {said}"[:300]
+
+
 def ca_hash(cert: bytes) -> str:
     """The pin by which a joining node knows a CA: `sha256:` and the digest of its public key (RFC 7469)."""
     der = (

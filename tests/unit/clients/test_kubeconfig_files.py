@@ -34,7 +34,9 @@ scalars = (
     | st.sampled_from(["yes", "1e3", "2020-01-01T00:00:00Z", "0x1f", "null", "~", "a: b", "#x", " x "])
 )  # fmt: skip
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
 )
 
 

@@ -254,7 +254,8 @@ def test_everything_may_be_said_in_the_passed_through_kind_alone() -> None:
     spec = parse_cluster(f"{HOSTS}clusterConfiguration:\n{indented(passed)}")
     assert to_stored(default_cluster_configuration(spec)) == written(CLUSTER_FULL)
     # Whoever reads the spec's own fields sees the same.
-    assert (spec.name, spec.endpoint) == ("blue", "api.example.org:6443")
+    assert spec.endpoint is not None
+    assert (spec.name, spec.endpoint.address) == ("blue", "api.example.org:6443")
     assert spec.network.service_subnet == "10.97.0.0/16"
     assert spec.network.dns_domain == "blue.local"
 
@@ -287,7 +288,8 @@ def test_endpoints_get_their_port_and_certificate_names_lower_case_as_kubeadm_ha
     for endpoint in ("", "endpoint: a.example.org\n", "endpoint: 'a.example.org:6443'\n"):
         spec = parse_cluster(HOSTS + endpoint + text)
         document = to_stored(default_cluster_configuration(spec))
-        assert document["controlPlaneEndpoint"] == spec.endpoint == "a.example.org:6443"
+        assert spec.endpoint is not None
+        assert document["controlPlaneEndpoint"] == spec.endpoint.address == "a.example.org:6443"
         assert document["apiServer"]["certSANs"] == ["lb.example.org"]
 
 
@@ -317,7 +319,8 @@ def test_cluster_status_names_each_api_server() -> None:
         ("{apiServer: {timeoutForControlPlane: 4}}", "clusterConfiguration.apiServer.timeoutForControlPlane", '"4"'),
         ("{apiServer: {timeoutForControlPlane: 4x}}", "clusterConfiguration.apiServer.timeoutForControlPlane", "4m0s"),
         ("{etcd: {local: {dataDir: x}}}", "clusterConfiguration.etcd.local.dataDir", "not an absolute path"),
-        ("{etcd: {external: {endpoints: [a]}}}", "clusterConfiguration.etcd.external", "not supported yet"),
+        ("{etcd: {external: {endpoints: [a]}}}", "clusterConfiguration.etcd.external.endpoints[0]", "is not a URL"),
+        ("{etcd: {external: {endpoints: ['https://a:1'], caFile: /a}}}", "clusterConfiguration.etcd.external", "certFile, keyFile missing"),
         ("{etcd: {local: {}, external: {}}}", "clusterConfiguration.etcd", "exclude each other"),
         ("{dns: {type: kube-dns}}", "clusterConfiguration.dns.type", "is not 'CoreDNS'"),
         ("{useHyperKubeImage: true}", "clusterConfiguration.useHyperKubeImage", "no hyperkube image"),

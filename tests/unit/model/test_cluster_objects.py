@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from kubewright.model import addons, addons_builtin, rbac, stored
@@ -30,6 +31,11 @@ def pod(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 def test_yaml_is_stable_and_readable() -> None:
     text = to_yaml({"b": "one\ntwo\n", "a": [1, {"x": "yes"}], "c": {}}).decode()
     assert text == "a:\n- 1\n- x: 'yes'\nb: |\n  one\n  two\nc: {}\n"
+
+
+@pytest.mark.parametrize("text", ["1e3", "12E45", "-.5e1", "08", "0o17", "y", "N"])
+def test_text_that_go_would_take_for_something_else_is_quoted(text: str) -> None:
+    assert to_yaml({"a": text}).decode() == f"a: '{text}'\n"
 
 
 def test_both_dns_servers_stand_in_the_same_place() -> None:

@@ -7,16 +7,29 @@ from ipaddress import IPv4Network, ip_address
 
 from kubewright.errors import ExitCode
 from kubewright.model.config.cluster import ClusterSpec, HostSpec
+from kubewright.model.config.endpoint_checks import endpoint_findings
+from kubewright.model.config.etcd_checks import etcd_findings
 from kubewright.model.config.findings import Finding
 from kubewright.model.config.kubeadm import FIELD, ClusterConfiguration, where_said
 from kubewright.model.config.kubeadm_checks import NODE_MASK_FLAG, network_findings, overlap
 from kubewright.model.config.yamltext import Path, render_path
 from kubewright.model.node import is_address, split_endpoint
 
+_POD_SUBNET: Path = ("network", "podSubnet")
+_SERVICE_SUBNET: Path = ("network", "serviceSubnet")
+
 
 def findings(spec: ClusterSpec, cc: ClusterConfiguration) -> list[Finding]:
     """All mistakes between the fields of a spec; `cc` is its complete ClusterConfiguration."""
-    return [*_roles(spec), *_duplicates(spec), *_sizes(spec, cc), *_overlaps(spec, cc)]
+    return [
+        *_roles(spec),
+        *endpoint_findings(spec, cc.control_plane_endpoint),
+        *etcd_findings(spec, cc),
+        *_duplicates(spec),
+        *_no_pods(spec, cc),
+        *_sizes(spec, cc),
+        *_overlaps(spec, cc),
+    ]
 
 
 def _roles(spec: ClusterSpec) -> Iterator[Finding]:
@@ -26,19 +39,18 @@ def _roles(spec: ClusterSpec) -> Iterator[Finding]:
         taints = [(taint.key, taint.effect) for taint in host.taints or []]
         if len(set(taints)) < len(taints):
             yield Finding(("hosts", index, "taints"), "two taints have the same key and effect")
-    count = len(spec.control_planes)
-    if count == 0:
+        for field in ("labels", "taints"):
+            if getattr(host, field) and not host.is_node:
+                yield Finding(
+                    ("hosts", index, field),
+                    f"with no role but {', '.join(host.roles)} this host becomes no Node, which has {field}",
+                    hint="add the role worker, or leave them out",
+                )
+    if not spec.control_planes:
         yield Finding(
             ("hosts",),
             "no host is a control plane",
             hint="give one host the role: `roles: [control-plane]`",
-        )
-    if count > 1:
-        names = ", ".join(host.name for host in spec.control_planes)
-        yield Finding(
-            ("hosts",),
-            f"{count} control planes ({names}) are not supported yet",
-            hint="give the role control-plane to one host",
         )
 
 
@@ -71,18 +83,26 @@ def _duplicates(spec: ClusterSpec) -> Iterator[Finding]:
 
 
 def _networks(spec: ClusterSpec, cc: ClusterConfiguration) -> dict[Path, IPv4Network]:
-    named = {
-        ("network", "podSubnet"): cc.networking.pod_subnet,
-        ("network", "serviceSubnet"): cc.networking.service_subnet,
-    }
-    return {where_said(spec, path): IPv4Network(cidr) for path, cidr in named.items()}
+    """The pod network, if there is one, and that of Services, by where they are said."""
+    named = {_POD_SUBNET: cc.networking.pod_subnet, _SERVICE_SUBNET: cc.networking.service_subnet}
+    return {where_said(spec, path): IPv4Network(cidr) for path, cidr in named.items() if cidr}
+
+
+def _no_pods(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
+    if spec.network.plugin == "builtin" and not cc.networking.pod_subnet:
+        yield Finding(
+            _POD_SUBNET,
+            "must not be empty: the plugin builtin gives pods their addresses out of it",
+            hint="name a network such as 10.244.0.0/16; without one, the plugin is `none`",
+        )
 
 
 def _overlaps(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
     """P32: what is in the pod or service network cannot be reached from a pod."""
     networks = _networks(spec, cc)
-    (pod_path, pods), (service_path, services) = networks.items()
-    if pods.overlaps(services):
+    pod_path, service_path = where_said(spec, _POD_SUBNET), where_said(spec, _SERVICE_SUBNET)
+    pods, services = networks.get(pod_path), networks[service_path]
+    if pods is not None and pods.overlaps(services):
         yield overlap(pods, services, pod_path, service_path)
     addresses: list[tuple[Path, str]] = []
     for index, host in enumerate(spec.hosts):
@@ -105,6 +125,6 @@ def _overlaps(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
 
 
 def _sizes(spec: ClusterSpec, cc: ClusterConfiguration) -> Iterator[Finding]:
-    pod_path, service_path = _networks(spec, cc)
+    pod_path, service_path = where_said(spec, _POD_SUBNET), where_said(spec, _SERVICE_SUBNET)
     flag_path = (FIELD, "controllerManager", "extraArgs", NODE_MASK_FLAG)
-    yield from network_findings(cc, pod_path, service_path, flag_path, len(spec.hosts))
+    yield from network_findings(cc, pod_path, service_path, flag_path, len(spec.nodes))

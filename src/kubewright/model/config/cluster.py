@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from kubewright.model.config import syntax
+from kubewright.model.config.endpoint import Endpoint
+from kubewright.model.config.etcd import EtcdSpec
 from kubewright.model.config.strict import Strict
 
 API_VERSION = "kubewright.dev/v1alpha1"
@@ -21,6 +23,8 @@ class Role(StrEnum):
 
     CONTROL_PLANE = "control-plane"
     WORKER = "worker"
+    LOAD_BALANCER = "load-balancer"
+    ETCD = "etcd"
 
 
 class SshSpec(Strict):
@@ -81,7 +85,9 @@ class HostSpec(Strict):
     roles: list[Role] = Field(
         default_factory=lambda: [Role.WORKER],
         min_length=1,
-        description="`control-plane`, `worker`, or both: a control plane that takes user pods, too.",
+        description="`control-plane`, `worker`, or both: a control plane that takes user pods, too. "
+        "`load-balancer` runs the endpoint's proxy and `etcd` a member of an etcd cluster of its own; a host with "
+        "these roles alone becomes no Node.",
         examples=[["control-plane"]],
     )
     node_ip: Annotated[str, AfterValidator(syntax.ipv4_address)] | None = Field(
@@ -106,6 +112,11 @@ class HostSpec(Strict):
     def is_control_plane(self) -> bool:
         """Whether it runs the control plane."""
         return Role.CONTROL_PLANE in self.roles
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it becomes a Node, which a host that is only a load balancer or has only etcd does not."""
+        return self.is_control_plane or Role.WORKER in self.roles
 
     def taints_or_default(self, control_plane_taints: Sequence[str]) -> list[Taint]:
         """The node's taints, or those with the version's keys (`VersionFacts.control_plane_taints`)."""
@@ -133,8 +144,10 @@ class NetworkSpec(Strict):
         default="builtin",
         description="The pod network: `builtin` routes between the nodes, `none` leaves it to you.",
     )
-    pod_subnet: Annotated[str, AfterValidator(syntax.subnet)] = Field(
-        default="10.244.0.0/16", description="The pods' addresses; each node gets a /24 of it."
+    pod_subnet: Annotated[str, AfterValidator(syntax.or_empty(syntax.subnet))] = Field(
+        default="10.244.0.0/16",
+        description="The pods' addresses; each node gets a /24 of it. `''` with the plugin `none`: that network "
+        "gives pods their addresses itself, and Kubernetes is not told of them.",
     )
     service_subnet: Annotated[str, AfterValidator(syntax.subnet)] = Field(
         default="10.96.0.0/12", description="The Services' addresses; the tenth is cluster DNS."
@@ -169,16 +182,23 @@ class ClusterSpec(Strict):
     kubernetes_version: Annotated[str, AfterValidator(syntax.kubernetes_version)] = Field(
         default="v1.20.2", description="The version of Kubernetes, with all three numbers."
     )
-    endpoint: Annotated[str, AfterValidator(syntax.endpoint_with_port)] | None = Field(
+    endpoint: Endpoint | None = Field(
         default=None,
-        description="`host[:port]` that clients use for the API; default: the control plane's address and 6443.",
+        description="The address that clients use for the API, and who serves it; `host[:port]` is short for "
+        "`{type: external, address: host[:port]}`. Several control planes need one; default: the control plane's "
+        "address and 6443.",
         examples=["api.example.com:6443"],
+    )
+    etcd: EtcdSpec | None = Field(
+        default=None,
+        description="An etcd cluster of your own; default: one on the hosts with the role `etcd`, and where there "
+        "are none, on the control planes.",
     )
     source: SourceSpec = Field(default=SourceSpec(), description="Where components come from.")
     network: NetworkSpec = Field(default=NetworkSpec(), description="The cluster's networks.")
     dns: DnsSpec = Field(default=DnsSpec(), description="Cluster DNS.")
     ssh: SshSpec = Field(default=SshSpec(), description="How all hosts are reached.")
-    hosts: list[HostSpec] = Field(min_length=1, description="The hosts; one is the control plane.")
+    hosts: list[HostSpec] = Field(min_length=1, description="The hosts; at least one is a control plane.")
     cluster_configuration: dict[str, Any] = Field(
         default={},
         description="kubeadm's ClusterConfiguration. A field that also stands above must not contradict it.",
@@ -197,8 +217,23 @@ class ClusterSpec(Strict):
 
     @property
     def workers(self) -> list[HostSpec]:
-        """The hosts that run no control plane, in the file's order."""
-        return [host for host in self.hosts if not host.is_control_plane]
+        """The Nodes that run no control plane, in the file's order."""
+        return [host for host in self.nodes if not host.is_control_plane]
+
+    @property
+    def nodes(self) -> list[HostSpec]:
+        """The hosts that become Nodes, in the file's order."""
+        return [host for host in self.hosts if host.is_node]
+
+    @property
+    def load_balancers(self) -> list[HostSpec]:
+        """The hosts with the role `load-balancer`, in the file's order."""
+        return [host for host in self.hosts if Role.LOAD_BALANCER in host.roles]
+
+    @property
+    def etcd_hosts(self) -> list[HostSpec]:
+        """The hosts with the role `etcd`, in the file's order."""
+        return [host for host in self.hosts if Role.ETCD in host.roles]
 
     def ssh_of(self, host: HostSpec) -> SshSpec:
         """How `host` is reached: its own settings over the cluster's."""

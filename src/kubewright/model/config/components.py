@@ -89,7 +89,7 @@ def kubelet_document(
 
 
 def kube_proxy_configuration(spec: ClusterSpec, cc: ClusterConfiguration | None = None) -> Object:
-    """The KubeProxyConfiguration of the cluster; `clusterCIDR` is always set (P11).
+    """The KubeProxyConfiguration of the cluster; `clusterCIDR` is set wherever there is a pod subnet (P11).
 
     Raises `FindingsError` for mistakes in what is passed through.
     """

@@ -9,6 +9,8 @@ from kubewright.errors import ConfigError
 from kubewright.model.config import syntax
 from kubewright.model.config.api_versions import V1BETA2, V1BETA4, written
 from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.endpoint import EndpointSpec, configured_address
+from kubewright.model.config.etcd import with_external_etcd
 from kubewright.model.config.findings import (
     Finding,
     FindingsError,
@@ -86,9 +88,6 @@ def from_document(
 
 def _not_yet(cc: ClusterConfiguration) -> Iterator[Finding]:
     """What node commands can do and `apply` cannot."""
-    if cc.etcd.external is not None and cc.etcd.local is None:
-        hint = "leave it out for a local etcd"
-        yield Finding(("etcd", "external"), "external etcd is not supported yet", hint=hint)
     for field, is_out in (("dns", cc.dns.disabled), ("proxy", cc.proxy.disabled)):
         if is_out:
             yield Finding(
@@ -131,7 +130,7 @@ SHARED: tuple[tuple[Path, Path], ...] = (
     (("network", "serviceSubnet"), ("networking", "serviceSubnet")),
     (("network", "dnsDomain"), ("networking", "dnsDomain")),
 )
-"""What cluster.yaml and ClusterConfiguration both can say, as paths in each."""
+"""What cluster.yaml and ClusterConfiguration both can say, as paths in each. (Of `endpoint`, its address.)"""
 
 
 def default_cluster_configuration(spec: ClusterSpec) -> ClusterConfiguration:
@@ -161,6 +160,7 @@ def default_cluster_configuration(spec: ClusterSpec) -> ClusterConfiguration:
         elif my_value is not None and not passed:
             cc = _replaced(cc, theirs, my_value)
     raise_if_any(findings)
+    cc = with_external_etcd(spec, cc)
     if "image_repository" not in said.model_fields_set:
         cc = cc.model_copy(update={"image_repository": facts.image_repository})
     return cc
@@ -204,6 +204,9 @@ def _attribute(model: Strict, name: str | int) -> str:
 
 def _look_up(model: Any, path: Path) -> tuple[bool, Any]:
     """Whether a field was said, and its value or default."""
+    if isinstance(model, ClusterSpec) and path == ("endpoint",):
+        address = configured_address(model)
+        return bool(address), address or None
     said = True
     for part in path:
         attribute = _attribute(model, part)
@@ -219,6 +222,9 @@ def _raw(document: Any, path: Path) -> Any:
 
 
 def _replaced(model: Model, path: Path, value: Any) -> Model:
+    if isinstance(model, ClusterSpec) and path == ("endpoint",):
+        endpoint = model.endpoint or EndpointSpec(type="external")
+        value = endpoint.model_copy(update={"address": value})
     attribute = _attribute(model, path[0])
     if len(path) > 1:
         value = _replaced(getattr(model, attribute), path[1:], value)

@@ -15,6 +15,7 @@ from kubewright.model.config.findings import Finding, FindingsError, of_validati
 from kubewright.model.config.kubeadm import default_cluster_configuration, spec_facts, with_passed_through
 from kubewright.model.config.yamltext import MOST_BYTES, Document, decode, read_documents
 
+_ETCD_FILES = {"ca_file": "caFile", "cert_file": "certFile", "key_file": "keyFile"}
 _EXAMPLE = "`kubewright config example` prints one to begin with"
 
 
@@ -99,18 +100,29 @@ def _with_absolute_paths(spec: ClusterSpec, directory: Path) -> ClusterSpec:
         return ssh.model_copy(update=update)
 
     hosts = [host.model_copy(update={"ssh": resolved(host.ssh)}) for host in spec.hosts]
-    return spec.model_copy(update={"ssh": resolved(spec.ssh), "hosts": hosts})
+    etcd = spec.etcd
+    if etcd is not None:
+        etcd = etcd.model_copy(update={field: absolute(getattr(etcd, field)) for field in _ETCD_FILES})
+    return spec.model_copy(update={"ssh": resolved(spec.ssh), "hosts": hosts, "etcd": etcd})
 
 
 def _missing_keys(spec: ClusterSpec) -> list[Finding]:
     places = [(("ssh",), spec.ssh), *((("hosts", i, "ssh"), host.ssh) for i, host in enumerate(spec.hosts))]
-    return [
-        Finding(
-            (*path, "keyFiles", index),
-            f"there is no key file {file}",
-            hint="a path is relative to the directory of the file that names it; `~` is your home directory",
-        )
+    files: list[tuple[tuple[str | int, ...], str, str]] = [
+        ((*path, "keyFiles", index), "key file", file)
         for path, ssh in places
         for index, file in enumerate(ssh.key_files or [])
+    ]
+    if spec.etcd is not None:
+        files += [
+            (("etcd", alias), "file", getattr(spec.etcd, field)) for field, alias in _ETCD_FILES.items()
+        ]
+    return [
+        Finding(
+            path,
+            f"there is no {kind} {file}",
+            hint="a path is relative to the directory of the file that names it; `~` is your home directory",
+        )
+        for path, kind, file in files
         if not Path(file).is_file()
     ]

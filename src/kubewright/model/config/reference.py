@@ -7,7 +7,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -152,7 +152,8 @@ _NAMES = {
 def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(arguments[0])
+        written = next((item for item in arguments[1:] if isinstance(item, BeforeValidator)), None)
+        return _type(written.json_schema_input_type if written else arguments[0])
     if origin is Literal:
         return ", ".join(f"`{choice}`" for choice in arguments if choice != "")
     if origin in (Union, UnionType):

@@ -64,7 +64,9 @@ def _of_model(model: type[BaseModel]) -> Schema:
 def _without_null(property_: Schema) -> Schema:
     """A field without the choice of null (which only says that it is not set) and without an empty default."""
     choices = [choice for choice in property_.get("anyOf", ()) if choice != {"type": "null"}]
-    if len(choices) == 1:
+    if len(choices) > 1:
+        property_["anyOf"] = choices
+    elif choices:
         del property_["anyOf"]
         property_ |= choices[0]
     if "default" in property_ and not isinstance(property_["default"], str | int):

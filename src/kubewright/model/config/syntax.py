@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from kubewright.errors import ConfigError
 from kubewright.model.node import host_port, is_address, split_endpoint
@@ -118,6 +119,25 @@ def endpoint(text: str) -> str:
 def endpoint_with_port(text: str) -> str:
     """`host[:port]` of the API, written with its port."""
     return host_port(*split_endpoint(endpoint(text)))
+
+
+def interface(text: str) -> str:
+    """The name of a network interface."""
+    if 0 < len(text) <= 15 and not re.search(r"[/\\s]", text, re.ASCII) and text not in (".", ".."):
+        return text
+    raise ValueError(f"{_short(text)} is not an interface's name, such as eth0")
+
+
+def https_url(text: str) -> str:
+    """`https://host[:port]`, without a path; kept as it is written."""
+    try:
+        parts = urlsplit(text)
+        fit = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        fit = False
+    if not fit or parts.path not in ("", "/") or parts.query or parts.username:
+        raise ValueError(f"{_short(text)} is not a URL such as https://192.0.2.10:2379")
+    return text.rstrip("/")
 
 
 def jump(text: str) -> str:
