@@ -12,6 +12,7 @@ from types import FrameType
 import pytest
 import yaml
 from cluster_fixtures import CLUSTER, OURS, Kubewright, Leftovers, Run, remove_labs
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from kubewright.components.debian import DebianSource
 from kubewright.components.debian_images import local_arch
@@ -39,6 +40,28 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGTERM, end)
+
+
+ALONE = ("test_ha_", "test_node_remove")
+"""Modules with three control planes and more, whose tests bear no other such cluster beside them."""
+
+
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """Where workers share the tests, one of them has all of a module, all of the modules with one cluster, and all
+    of those that bear no other of their kind."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        name = Path(module).name
+        if name.startswith("test_cluster"):
+            return "cluster"
+        return "alone" if name.startswith(ALONE) else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByModule:
+    """Named after what xdist looks for."""
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -217,4 +217,6 @@ async def test_no_container_has_died(cluster: Lab) -> None:
         for pod in pods
         for status in pod["status"].get("containerStatuses") or []
     }
-    assert [name for name, count in restarts.items() if count] == []
+    assert [name for name, count in restarts.items() if count] == [], [
+        pod["status"] for pod in pods if restarts.get(pod["metadata"]["name"])
+    ]

@@ -36,12 +36,13 @@ NODES = ("cp1", "w1", "w2")
 
 
 async def pods_of(kube: KubeClient, daemon_set: str) -> dict[str, Any]:
-    """A DaemonSet's Pods by their nodes."""
+    """A DaemonSet's Pods by their nodes; those that are not on one yet are left out."""
     return {
         pod["spec"]["nodeName"]: pod
         for pod in await kube.list("v1", "Pod", "kube-system")
         if pod["metadata"].get("ownerReferences", [{}])[0].get("name") == daemon_set
         and "deletionTimestamp" not in pod["metadata"]
+        and "nodeName" in pod["spec"]
     }
 
 

@@ -61,17 +61,22 @@ HEAVY = {
 }
 
 
-def modules() -> dict[str, ast.Module]:
-    """Every module of the package, parsed, by its dotted name."""
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = ("kubewright", *path.relative_to(ROOT).with_suffix("").parts)
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(path.read_text(), str(path))
+        found[name] = path
     return found
 
 
 MODULES = modules()
+
+
+def parsed(name: str) -> ast.Module:
+    """A module of ours; one at a time: no process runs the tests of all, and the trees are large."""
+    return ast.parse(MODULES[name].read_text(), str(MODULES[name]))
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -126,7 +131,7 @@ def test_every_module_is_in_a_layer() -> None:
 def test_imports_go_only_downward(name: str) -> None:
     if name == "kubewright.__main__":
         return  # it starts the command line, and is above all
-    assert list(upward(name, MODULES[name])) == []
+    assert list(upward(name, parsed(name))) == []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +175,7 @@ def test_the_command_line_starts_light(module: str) -> None:
 def test_packages_themselves_import_nothing_heavy(name: str) -> None:
     """A package's `__init__` runs for each of its modules: what it imports, everybody pays."""
     tops: list[ast.stmt] = [
-        node for node in MODULES[name].body if isinstance(node, ast.Import | ast.ImportFrom)
+        node for node in parsed(name).body if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     named = {other.split(".")[0] for _, other in imports(ast.Module(tops, []))}
     assert not HEAVY & named

@@ -70,6 +70,14 @@ def test_a_worker_may_be_small() -> None:
     assert preflight.check_host(cluster, cluster.hosts[1], small) == []
 
 
+@pytest.mark.parametrize(("role", "space"), [("etcd", 2 * GIB), ("load-balancer", 1 << 20)])
+def test_a_host_that_becomes_no_node_may_have_swap_and_less_space(role: str, space: int) -> None:
+    cluster = spec(hosts=[{"name": "e1", "address": "192.0.2.3", "roles": [role]}])
+    places = {"/var/lib": space, "/usr/local": GIB // 16, "/etc": 1 << 20}
+    host = dataclasses.replace(FIT, cpus=1, memory=GIB, swap=GIB, filesystems=places)
+    assert preflight.check_host(cluster, cluster.hosts[0], host) == []
+
+
 def test_a_node_ip_that_the_host_lacks_is_refused_with_those_it_has() -> None:
     cluster = spec(hosts=[{"name": "cp1", "address": "h", "roles": ["control-plane"], "nodeIP": "192.0.2.9"}])
     (found,) = preflight.check_host(cluster, cluster.hosts[0], FIT)
@@ -83,6 +91,8 @@ def test_a_route_into_the_pod_subnet_is_refused() -> None:
     (found,) = preflight.foreign_routes(cluster, cluster.hosts[0], facts)
     assert "10.244.3.0/24" in found.message
     assert found.exit_code is ExitCode.CONFIG_OVERLAPPING_SUBNETS
+    unknown = spec(network={"plugin": "none", "podSubnet": ""})
+    assert preflight.foreign_routes(unknown, unknown.hosts[0], facts) == []
 
 
 def test_clones_are_found_by_any_mark() -> None:
@@ -154,3 +164,16 @@ def test_a_node_under_another_name_is_refused() -> None:
     assert found.host == "w1"
     assert "'w7'" in found.message
     assert found.exit_code is ExitCode.HOST_NOT_FIT
+
+
+def test_another_endpoint_of_the_same_cluster_is_no_other_cluster() -> None:
+    cluster = spec()
+    files = {"/etc/kubernetes/admin.conf": kubeconfig("https://192.0.2.77:6443")}
+    moved = preflight.Belonging(b"ours", files, True, "system:node:cp1")
+    (found,) = preflight.check_belonging(
+        cluster, URL, [(cluster.hosts[0], moved), (cluster.hosts[1], NOTHING)]
+    )
+    assert "reached at https://192.0.2.77:6443" in found.message
+    assert "cannot be changed yet" in found.message
+    assert "be what it was" in found.hint
+    assert found.exit_code is ExitCode.CONFIG_INVALID

@@ -94,6 +94,7 @@ cli = Root(
         "join": ("kubewright.cli.join:join", "Make a host a node of a cluster that exists."),
         "kubeconfig": ("kubewright.cli.kubeconfig:kubeconfig", "Make kubeconfigs."),
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
+        "node": ("kubewright.cli.node_group:node", "Drain a cluster's nodes, and take them out of it."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
         "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),

@@ -167,10 +167,10 @@ def known_servers(spec: ClusterSpec, file: Path, env: Mapping[str, str] | None =
 
 
 def _belongs(url: str, spec: ClusterSpec) -> bool:
-    control_planes = [host for host in spec.hosts if "control-plane" in host.roles]
-    addresses = {address for host in control_planes for address in (host.address, host.node_ip) if address}
-    if spec.endpoint:
-        addresses.add(urlsplit(f"//{spec.endpoint}").hostname or "")
+    servers = [*spec.control_planes, *spec.load_balancers]
+    addresses = {address for host in servers for address in (host.address, host.node_ip) if address}
+    if spec.endpoint and spec.endpoint.address:
+        addresses.add(urlsplit(f"//{spec.endpoint.address}").hostname or "")
     return "local" in addresses or (urlsplit(url).hostname or "") in addresses
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kubewright.components import agent_image
+from kubewright.components import agent_image, debian_programs
 from kubewright.components.apt import Apt
 from kubewright.components.cache import Cache, CachedFile, Entry
 from kubewright.components.debian_build import KIND, PROGRAMS, VERSION, inputs, kubernetes
@@ -38,11 +38,17 @@ class DebianSource(Source):
 
     async def ready(self, wants: Sequence[Want]) -> bool:
         """Whether all of them are in the cache."""
-        known = self._apt.kept_source("kubernetes")
-        built = await self._cache.find(KIND, inputs(known)) if known else None
-        if built is None:
+        programs: dict[str, CachedFile] = {}
+        if any(_is_built(want) for want in wants):
+            known = self._apt.kept_source("kubernetes")
+            built = await self._cache.find(KIND, inputs(known)) if known else None
+            if built is None:
+                return False
+            programs = dict(built.files)
+        packaged = debian_programs.ProgramMaker(self._cache, self._apt)
+        if any(_is_packaged(want) for want in wants) and await packaged.kept() is None:
             return False
-        maker = ImageMaker(self._cache, self._apt, dict(built.files))
+        maker = ImageMaker(self._cache, self._apt, programs)
         agents = agent_image.AgentMaker(self._cache, self._apt)
         for want in wants:
             one = agents if want.name == agent_image.NAME else maker
@@ -59,15 +65,26 @@ class DebianSource(Source):
                     exit_code=ExitCode.VERSION_UNAVAILABLE,
                 )
         programs: dict[str, CachedFile] = {}
-        if any(want.form is Form.BINARY or want.name in PROGRAMS for want in wants):
+        if any(_is_built(want) for want in wants):
             programs = dict((await kubernetes(self._cache, self._apt, events)).files)
+        packaged = await self._packaged(wants, events)
         images = await self._images([want for want in wants if want.form is Form.IMAGE], programs, events)
         return [
-            _artifact(want, programs[want.name])
+            _artifact(want, (packaged if _is_packaged(want) else programs)[want.name])
             if want.form is Form.BINARY
             else _artifact(want, images[want].files[ARCHIVE], images[want].info["image_id"])
             for want in wants
         ]
+
+    async def _packaged(self, wants: Sequence[Want], events: Events) -> dict[str, CachedFile]:
+        """The programs of those `wants` that stand in a package as they are."""
+        if not any(_is_packaged(want) for want in wants):
+            return {}
+        maker = debian_programs.ProgramMaker(self._cache, self._apt)
+        if found := await maker.kept():
+            return dict(found.files)
+        async with events.phase("programs-download", "download etcd") as activity:
+            return dict(await maker.make(activity))
 
     async def _images(
         self, wants: Sequence[Want], programs: dict[str, CachedFile], events: Events
@@ -104,12 +121,26 @@ class DebianSource(Source):
         """Why this source cannot bring `want`, or None."""
         if want.arch != local_arch():
             return f"it builds for this computer's architecture, {local_arch()}"
-        known = PROGRAMS if want.form is Form.BINARY else (*RECIPES, agent_image.NAME)
+        known = (
+            (*PROGRAMS, *debian_programs.PROGRAMS)
+            if want.form is Form.BINARY
+            else (*RECIPES, agent_image.NAME)
+        )
         if want.name not in known:
             return "it is not in Debian"
         if want.name in PROGRAMS and want.version != VERSION:
             return f"it has Kubernetes {VERSION}"
         return None
+
+
+def _is_built(want: Want) -> bool:
+    """Whether it is, or is made of, a program that is built out of Kubernetes' source."""
+    return want.name in PROGRAMS
+
+
+def _is_packaged(want: Want) -> bool:
+    """Whether it is a program that stands in a package as it is. Whatever version of it Debian has will do."""
+    return want.form is Form.BINARY and want.name in debian_programs.PROGRAMS
 
 
 def _artifact(want: Want, file: CachedFile, image_id: str = "") -> Artifact:

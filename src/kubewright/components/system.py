@@ -26,8 +26,16 @@ _ASK: Mapping[str, tuple[str, ...]] = {
     "kubeadm": ("version", "-o", "short"),
     "kubectl": ("version", "--client", "-o", "json"),
     "crictl": ("--version",),
+    "etcd": ("--version",),
+    "etcdctl": ("version",),
 }
 _VERSION = re.compile(r"\bv\d+\.\d+\.\d+[-+.\w]*")
+_OWN_VERSIONS: Mapping[str, re.Pattern[str]] = {
+    "crictl": _VERSION,
+    "etcd": re.compile(r"(?<=etcd Version: )\S+"),
+    "etcdctl": re.compile(r"(?<=etcdctl version: )\S+"),
+}
+"""Programs with versions of their own, of which any will do."""
 
 
 class SystemSource(Source):
@@ -84,8 +92,8 @@ class SystemSource(Source):
         version = await self._version(want.name)
         if not version:
             return "it is not on this computer's PATH"
-        # crictl has versions of its own; any will do.
-        return None if want.name == "crictl" or version == want.version else f"the one on PATH is {version}"
+        fit = want.name in _OWN_VERSIONS or version == want.version
+        return None if fit else f"the one on PATH is {version}"
 
     async def _version(self, name: str) -> str:
         path = shutil.which(name) if name in _ASK else None
@@ -93,7 +101,7 @@ class SystemSource(Source):
             return ""
         if path not in self._said:
             output = await run_tool(f"asking {name} for its version", [path, *_ASK[name]], timeout=20)
-            match = _VERSION.search(output)
+            match = _OWN_VERSIONS.get(name, _VERSION).search(output)
             self._said[path] = match[0] if match else ""
         return self._said[path]
 

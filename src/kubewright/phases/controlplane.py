@@ -125,11 +125,12 @@ class ApiServerUp(Phase):
     title: ClassVar[str] = "wait for the API server"
     always_verify: ClassVar[bool] = True
 
-    def __init__(self, node: Node, kube: KubeClient, deadline: float) -> None:
+    def __init__(self, node: Node, kube: KubeClient, deadline: float, *, interval: float = 0.05) -> None:
         self._node = node
         self.host_name = node.name
         self._kube = kube
         self._deadline = deadline
+        self._interval = interval
         self._last = ""
 
     async def look(self) -> list[Change]:
@@ -143,7 +144,7 @@ class ApiServerUp(Phase):
         """Wait until requests are served; the API server's own late start-up hooks need not have ended."""
         await wait_until(
             self.missing, f"{self.host_name}: the API server to answer", deadline=self._deadline,
-            interval=0.05, diagnose=self._diagnose, progress=activity.progress,
+            interval=self._interval, diagnose=self._diagnose, progress=activity.progress,
             hint="journalctl -u kubelet, and the logs under /var/log/pods, tell more",
         )  # fmt: skip
 
@@ -164,6 +165,26 @@ class ApiServerUp(Phase):
         for container in ("etcd", "kube-apiserver"):
             evidence += await container_evidence(host, container)
         return evidence + await unit_evidence(host, "kubelet", lines=5)
+
+
+class ApiServerReady(ApiServerUp):
+    """The API server says itself that it is ready, and so will be found by the checks of load balancers."""
+
+    name: ClassVar[str] = "wait-ready"
+    title: ClassVar[str] = "wait until the API server is ready"
+
+    def __init__(self, node: Node, kube: KubeClient, deadline: float = 60.0) -> None:
+        super().__init__(node, kube, deadline)
+
+    async def missing(self) -> str | None:
+        """What is not ready yet."""
+        try:
+            await self._kube.request("GET", "/readyz", timeout=2)
+        except ApiError as error:
+            # It lists what is ready, too.
+            ill = [line.removeprefix("[-]") for line in error.message.splitlines() if line.startswith("[-]")]
+            return ", ".join(ill) or error.message
+        return None
 
 
 def same_pod(one: bytes, other: bytes) -> bool:

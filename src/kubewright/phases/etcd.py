@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from kubewright.clients.cri import CriError, open_cri
 from kubewright.clients.etcd import Credentials, EtcdClient, EtcdError, Member
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
@@ -17,7 +18,9 @@ from kubewright.hosts import Host
 from kubewright.model import manifests, stored
 from kubewright.model.arguments import EtcdMember, client_url, peer_url
 from kubewright.model.node import ControlPlaneNode
+from kubewright.model.objects import SYSTEM
 from kubewright.phases.controlplane import StaticPods
+from kubewright.phases.etcd_reach import out_of_reach
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
@@ -27,6 +30,16 @@ CLIENT_URLS = "kubeadm.kubernetes.io/etcd.advertise-client-urls"
 _PODS = "component=etcd,tier=control-plane"
 # A member that comes to a large database takes its time, and says nothing until it has all of it.
 _START = 300.0
+_PATIENCE = 120.0
+# The kubelet reads its manifests every 20 s even where it was not told of a new one.
+_IGNORED = 20.0
+# As long as the program runs, it may make the folder anew.
+_CLEAR = """
+rm -f "$1"
+n=0
+while grep -sqx etcd /proc/[0-9]*/comm && [ $((n += 1)) -lt 150 ]; do sleep 0.2; done
+rm -rf "$2/member"
+"""
 
 
 async def credentials(host: Host, certificates_dir: str) -> Credentials:
@@ -54,6 +67,23 @@ async def endpoints(kube: KubeClient) -> list[str]:
     config = await kube.get("v1", "ConfigMap", stored.KUBEADM_CONFIG, "kube-system")
     rows = stored.cluster_status_in(config).get("apiEndpoints") or {}
     return [client_url(row["advertiseAddress"]) for row in rows.values() if row.get("advertiseAddress")]
+
+
+async def unfinished(host: Host, kube: KubeClient, certificates_dir: str) -> set[str]:
+    """The peer URLs of those members that were announced and have not started or have no vote yet."""
+    members = await _members(host, kube, certificates_dir)
+    return {url for one in members if one.is_learner or not one.started for url in one.peer_urls}
+
+
+async def member_names(host: Host, kube: KubeClient, certificates_dir: str) -> set[str]:
+    """The names of all members that have started; others are known by their addresses."""
+    return {one.name for one in await _members(host, kube, certificates_dir) if one.started}
+
+
+async def _members(host: Host, kube: KubeClient, certificates_dir: str) -> list[Member]:
+    keys = await credentials(host, certificates_dir)
+    async with EtcdClient(await endpoints(kube), keys, host.forward_tcp) as etcd:
+        return await etcd.members()
 
 
 async def until_granted(
@@ -119,7 +149,8 @@ class EtcdHealthy(Phase):
             await wait_until(
                 missing, "all members of etcd to be healthy", deadline=self._deadline, progress=activity.progress,
                 hint="on a control plane, `kubectl -n kube-system get pods -l component=etcd -o wide` shows them; "
-                "one that is gone for good must be taken out: `etcdctl member remove`",
+                "one that is gone for good must be taken out: `kubewright node remove NAME --gone`, or `etcdctl "
+                "member remove`",
             )  # fmt: skip
 
 
@@ -141,6 +172,7 @@ class NewEtcdMember(Phase):
         api: ControlPlaneNode,
         *,
         certificates_dir: str,
+        cri_socket: str,
         data_dir: str,
         pod: Callable[[Sequence[EtcdMember]], Object],
         start_deadline: float = _START,
@@ -150,6 +182,7 @@ class NewEtcdMember(Phase):
         self._kube = kube
         self._api = api
         self._certificates_dir = certificates_dir
+        self._socket = cri_socket
         self._data_dir = data_dir
         self._pod = pod
         self._start_deadline = start_deadline
@@ -198,8 +231,9 @@ class NewEtcdMember(Phase):
 
     async def _announced(self, etcd: EtcdClient, activity: Activity) -> list[Member]:
         """All members, ours among them. One that an earlier run has announced is taken up."""
-        has_data = bool(await self._node.host.stat_files([f"{self._data_dir}/member"], digest=False))
+        # In this order: one that starts just now has data before the others know that it has started.
         mine = self._mine(await etcd.members())
+        has_data = bool(await self._node.host.stat_files([f"{self._data_dir}/member"], digest=False))
         if mine is not None and mine.started and not has_data:
             # Its data is gone: with its old id and an empty disk it would have forgotten what it voted for.
             activity.progress(f"take out {mine}, whose data is gone")
@@ -214,19 +248,34 @@ class NewEtcdMember(Phase):
             )  # fmt: skip
         if mine is not None:
             return await etcd.members()
+        members = await etcd.members()
+        await self._reach(members)
         found: list[Member] = []
 
         async def add() -> None:
             nonlocal found
             found = await etcd.add(self._peer, learner=True)
 
-        await self._patiently(add, "the new member to be announced", activity)
+        await self._patiently(add, "the new member to be announced", activity, _in_the_way(members))
         return found
 
-    async def _patiently(self, ask: Callable[[], Awaitable[object]], what: str, activity: Activity) -> None:
+    async def _reach(self, members: Sequence[Member]) -> None:
+        """Raise `HostError` where members cannot be reached from here: a learner would not hear of its leader."""
+        urls = [member.peer_urls[0] for member in members if member.started]
+        if failures := await out_of_reach(self._node.host, urls):
+            raise HostError(
+                f"{self.host_name} cannot reach members of etcd, and would never learn what they know",
+                host=self.host_name, evidence=failures, exit_code=ExitCode.HOST_NOT_FIT,
+                hint="let control planes reach each other on TCP ports 2379 and 2380; a member that is gone for "
+                "good must be taken out first",
+            )  # fmt: skip
+
+    async def _patiently(
+        self, ask: Callable[[], Awaitable[object]], what: str, activity: Activity, hint: str = ""
+    ) -> None:
         await until_granted(
-            ask, f"{self.host_name}: {what}", deadline=120, progress=activity.progress,
-            hint="are all members up? `kubectl -n kube-system get pods -l component=etcd -o wide`",
+            ask, f"{self.host_name}: {what}", deadline=_PATIENCE, progress=activity.progress,
+            hint=hint or "are all members up? `kubectl -n kube-system get pods -l component=etcd -o wide`",
         )  # fmt: skip
 
     async def _start(self, members: Sequence[Member], activity: Activity) -> None:
@@ -247,15 +296,42 @@ class NewEtcdMember(Phase):
         await pods.act(await pods.look(), activity)
 
     async def _wait_for_start(self, etcd: EtcdClient, activity: Activity) -> None:
+        """Until the others know it. Where the kubelet makes nothing of the manifest, it is restarted.
+
+        A static Pod that it has not admitted once it never looks at again (kubernetes/kubernetes#138391). So it
+        goes where the Node is too new to tell its ephemeral storage, which etcd's Pod requests in versions below
+        1.20.8 and 1.21.2 (kubernetes/kubernetes#99305).
+        """
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + _IGNORED
+
         async def missing() -> str | None:
+            nonlocal patience
             mine = self._mine(await etcd.members())
-            return None if mine is not None and mine.started else "it has not reached the other members yet"
+            if mine is not None and mine.started:
+                return None
+            if loop.time() > patience:
+                patience = loop.time() + _IGNORED
+                if not await self._begun():
+                    activity.progress("restart the kubelet, which has made no Pod of the manifest")
+                    await self._node.host.run(["systemctl", "restart", "kubelet.service"])
+            return "it has not reached the other members yet"
 
         await wait_until(
             missing, f"{self.host_name}: the new member of etcd to start", deadline=self._start_deadline,
             diagnose=self._diagnose, progress=activity.progress,
             hint=f"can it reach the other members, and they {self._peer}?",
         )  # fmt: skip
+
+    async def _begun(self) -> bool:
+        """Whether the kubelet has at least made a sandbox for it; also where the runtime does not say."""
+        try:
+            async with open_cri(self._node.host, self._socket) as cri:
+                sandboxes = await cri.sandboxes()
+        except CriError:
+            return True
+        pod = f"{manifests.ETCD}-{self._api.name}"
+        return any(one.ready and (one.namespace, one.name) == (SYSTEM, pod) for one in sandboxes)
 
     async def _diagnose(self) -> list[str]:
         host = self._node.host
@@ -276,7 +352,18 @@ class NewEtcdMember(Phase):
             if mine is None or mine.started:
                 return
             activity.progress("take back the member that did not start")
-            await self._node.host.shell(
-                'rm -f "$1"; rm -rf "$2/member"', self._path, self._data_dir, check=False
-            )
+            await self._node.host.shell(_CLEAR, self._path, self._data_dir, timeout=90, check=False)
             await etcd.remove(mine.id)
+
+
+def _in_the_way(members: Sequence[Member]) -> str:
+    """What helps where etcd has too many learners already, which it does not name; empty where it has none."""
+    learner = next((one for one in members if one.is_learner), None)
+    if learner is None:
+        return ""
+    ways = [f"`kubewright node remove {learner.name} --gone`"] if learner.name else []
+    ways.append(f"`etcdctl member remove {learner.hex_id}` on a control plane")
+    return (
+        f"etcd takes one learner at a time, and {learner} has no vote yet: let its host finish, or, if that is "
+        f"gone for good, take it out: {' or '.join(ways)}"
+    )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.server import Server
-from kubewright.errors import ApiError
+from kubewright.errors import ApiError, ConfigError
 from kubewright.events import Activity
 from kubewright.hosts import FileWrite
-from kubewright.model import kubeconfig
+from kubewright.model import kubeconfig, x509
+from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.versions import VersionFacts
 from kubewright.phases import discovery
 from kubewright.phases.api import api_over
-from kubewright.phases.bootstrap import client_certificate, write_client_certificate
+from kubewright.phases.bootstrap import Issuer, client_certificate, write_client_certificate
 from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.kubelet_join import BOOTSTRAP_CONF, KUBELET_CONF, refuse_taken_name
 from kubewright.phases.node import Node
@@ -23,6 +25,21 @@ from kubewright.phases.waiting import unit_evidence, wait_until
 from kubewright.secret import Secret
 
 CA_PATH = "/etc/kubernetes/pki/ca.crt"
+# Of the kubelet's file the certificate alone: its key is nobody else's business.
+_LOOK = """
+[ ! -s "$1" ] || echo joined
+[ ! -e "$2" ] || echo leftover
+[ ! -r "$3" ] || sed -n '/-----BEGIN CERTIFICATE/,/-----END CERTIFICATE/p' "$3"
+"""
+
+
+def _ended(cert: str) -> str:
+    """That a kubelet's certificate has ended; empty where it has not, or is none that can be read."""
+    try:
+        end = x509.ends(cert.encode())
+    except ConfigError:
+        return ""
+    return f"the kubelet's certificate ended on {end:%Y-%m-%d}" if end <= datetime.now(UTC) else ""
 
 
 class Join(Phase):
@@ -41,7 +58,9 @@ class Join(Phase):
         facts: VersionFacts,
         kubelet_files: Callable[[str], Sequence[FileWrite]],
         admin: KubeClient,
+        issuer: Issuer | None,
     ) -> None:
+        """`issuer` grants the kubelet's request; None leaves that to the cluster."""
         self._node = node
         self.host_name = node.name
         self._endpoint = endpoint
@@ -50,14 +69,18 @@ class Join(Phase):
         self._facts = facts
         self._kubelet_files = kubelet_files
         self._admin = admin
+        self._issuer = issuer
 
     async def look(self) -> list[Change]:
-        """Whether the kubelet has its own credentials yet."""
-        script = 'if [ -s "$1" ]; then echo joined; fi; [ ! -e "$2" ] || echo leftover'
-        seen = (await self._node.host.shell(script, KUBELET_CONF, BOOTSTRAP_CONF)).text.split()
-        if "joined" not in seen:
+        """Whether the kubelet has its own credentials, which last: a host that was away for longer than they did
+        cannot renew them by itself (P22)."""
+        seen = (await self._node.host.shell(_LOOK, KUBELET_CONF, BOOTSTRAP_CONF, KUBELET_CLIENT_CURRENT)).text
+        words, begin, rest = seen.partition("-----BEGIN")
+        if "joined" not in words.split():
             return [Change(Action.RUN, "join the cluster", self.host_name)]
-        if "leftover" in seen:
+        if ended := _ended(f"{begin}{rest}"):
+            return [Change(Action.RUN, "join the cluster", self.host_name, (f"# {ended}",))]
+        if "leftover" in words.split():
             return [Change(Action.DELETE, BOOTSTRAP_CONF, self.host_name)]
         return []
 
@@ -78,8 +101,9 @@ class Join(Phase):
             config = await self._kubelet_config(kube)
             activity.progress("TLS bootstrap")
             pair = await client_certificate(
-                kube, self._node.name, self._facts.csr_api_version, diagnose=self._diagnose
-            )
+                kube, self._node.name, self._facts.csr_api_version, issuer=self._issuer,
+                diagnose=self._diagnose,
+            )  # fmt: skip
         await host.write_files([FileWrite(CA_PATH, ca)])
         conf = kubeconfig.dump(kubeconfig.after_bootstrap(self._endpoint, ca))
         await write_client_certificate(host, pair, FileWrite(KUBELET_CONF, conf, kubeconfig.KUBECONFIG_MODE))

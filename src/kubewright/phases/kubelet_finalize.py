@@ -1,4 +1,4 @@
-"""The last step of a new control plane's kubelet: its kubeconfig names the certificate that it renews itself."""
+"""The last steps of a new node's kubelet: it names the certificate that it renews, and tells what has come up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kubewright.hosts import FileWrite
 from kubewright.model import kubeconfig, manifests
 from kubewright.model.objects import Object
 from kubewright.phases.node import Node
+from kubewright.phases.nodes import ready_reason
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import wait_until
 
@@ -92,13 +93,45 @@ class StaticPodsReported(Phase):
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Restart the kubelet; the pods on the node go on running."""
         if self._network:
-            with suppress(WaitTimeoutError):  # whoever waits for the nodes next says what is wrong
-                await wait_until(
-                    self._no_network, f"{self.host_name}: the pod network", deadline=60,
-                    progress=activity.progress,
-                )  # fmt: skip
+            await _network_up(self._node, self._network, activity)
         await self._node.host.run(["systemctl", "restart", "kubelet.service"])
 
-    async def _no_network(self) -> str | None:
-        found = await self._node.host.stat_files([self._network], digest=False)
+
+class NetworkReported(Phase):
+    """A node that has just joined is Ready as soon as its pod network has come up, and not up to 10 s later.
+
+    `network` is the file by which the container runtime knows the pod network.
+    """
+
+    name: ClassVar[str] = "kubelet-finalize"
+    title: ClassVar[str] = "let the kubelet report the pod network"
+
+    def __init__(self, node: Node, kube: KubeClient, *, network: str) -> None:
+        self._node = node
+        self._kube = kube
+        self._network = network
+        self.host_name = node.name
+
+    async def look(self) -> list[Change]:
+        """Whether the Node is not Ready yet."""
+        live = await self._kube.get("v1", "Node", self._node.name)
+        if live is not None and not ready_reason(live):
+            return []
+        return [Change(Action.RUN, "restart kubelet.service", self.host_name)]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Restart the kubelet when there is a network; the pods on the node go on running."""
+        await _network_up(self._node, self._network, activity)
+        if await self.look():
+            await self._node.host.run(["systemctl", "restart", "kubelet.service"])
+
+
+async def _network_up(node: Node, file: str, activity: Activity) -> None:
+    """Wait for a node's pod network, and not for ever: whoever waits for the nodes next says what is wrong."""
+
+    async def missing() -> str | None:
+        found = await node.host.stat_files([file], digest=False)
         return None if found else "the pod network has not come up yet"
+
+    with suppress(WaitTimeoutError):
+        await wait_until(missing, f"{node.name}: the pod network", deadline=60, progress=activity.progress)

@@ -27,13 +27,13 @@ _BY_HAND = (
 
 
 class EndpointGone(Phase):
-    """This node's API endpoint is not in `kubeadm-config` any more, where that lists them (until 1.21)."""
+    """A node's API endpoint is not in `kubeadm-config` any more, where that lists them (until 1.21)."""
 
     name: ClassVar[str] = "update-cluster-status"
     title: ClassVar[str] = "take the API endpoint out of kubeadm-config"
 
-    def __init__(self, node: Node, kube: ObjectClient, node_name: str) -> None:
-        self.host_name = node.name
+    def __init__(self, kube: ObjectClient, node_name: str, *, host: str = "") -> None:
+        self.host_name = host
         self._kube = kube
         self._node_name = node_name
 
@@ -116,6 +116,10 @@ class EtcdMemberGone(Phase):
                 "member remove); --skip-phases=remove-etcd-member goes on without, and leaves etcd as it is",
             )  # fmt: skip
         return [Change(Action.DELETE, f"etcd {mine}", self.host_name)] if mine is not None else []
+
+    async def read_data_dir(self) -> None:
+        """Find where the member's data is, without asking etcd."""
+        self.data_dir = model.etcd_data_dir(await self._pod())
 
     async def _pod(self) -> dict[str, Any]:
         content = await self._node.host.read_file(manifest_path(ETCD))

@@ -30,6 +30,7 @@ class NodeMarks(Phase):
         labels: Mapping[str, str],
         taints: Sequence[Mapping[str, str]],
         cri_socket: str,
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
         self._kube = kube
         self._node = node
@@ -37,6 +38,7 @@ class NodeMarks(Phase):
         self._labels = labels
         self._taints = taints
         self._cri_socket = cri_socket
+        self._annotations = annotations or {}
 
     async def look(self) -> list[Change]:
         """Which marks are missing; a Node that is not there yet lacks them all."""
@@ -51,7 +53,10 @@ class NodeMarks(Phase):
         return [Change(Action.UPDATE, f"Node {self._node.name} {mark}", self.host_name) for mark in marks]
 
     def _patch(self, live: Object) -> Object:
-        return stored.node_patch(live, labels=self._labels, taints=self._taints, cri_socket=self._cri_socket)
+        return stored.node_patch(
+            live, labels=self._labels, taints=self._taints, cri_socket=self._cri_socket,
+            annotations=self._annotations,
+        )  # fmt: skip
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Wait for the Node, and patch it. Others (the node controller) change its taints too, so that the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from kubewright.errors import ExitCode, HostError
@@ -19,7 +19,8 @@ from kubewright.secret import Secret
 
 class Certificates(Phase):
     """Certificates under /etc/kubernetes/pki, each with its key. After `run` (or `look`, where nothing
-    differed) `pairs` holds them all. `etcd_data` is the folder of this host's own etcd, or empty."""
+    differed) `pairs` holds them all. `etcd_data` is the folder of this host's own etcd, or empty; what ends within
+    `renew_before` is made anew."""
 
     name: ClassVar[str] = "certs"
     title: ClassVar[str] = "make certificates and keys"
@@ -33,6 +34,7 @@ class Certificates(Phase):
         authorities: Authorities | None = None,
         service_account: KeyKind | None = None,
         etcd_data: str = "",
+        renew_before: timedelta = timedelta(0),
     ) -> None:
         self._node = node
         self.host_name = node.name
@@ -41,6 +43,7 @@ class Certificates(Phase):
         self._authorities = authorities
         self._service_account = service_account
         self._etcd_data = etcd_data
+        self._renew_before = renew_before
         self._missing: list[CertSpec] = []
         self._keys: dict[str, Secret[bytes]] = {}
         self.pairs: dict[str, KeyPair] = {}
@@ -97,7 +100,9 @@ class Certificates(Phase):
         ca = self._authorities.pairs.get(spec.ca) if self._authorities is not None else None
         if ca is None:
             return ["its CA is made anew"]
-        return x509.matches(cert, spec, now=now, ca=ca.cert, key=Secret(key or b""))
+        # A new one would end no later than its CA.
+        early = self._renew_before if x509.ends(ca.cert) > now + self._renew_before else timedelta(0)
+        return x509.matches(cert, spec, now=now, ca=ca.cert, key=Secret(key or b""), renew_before=early)
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Make keys on all cores at once, sign, and write each key before its certificate."""

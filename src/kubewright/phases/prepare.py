@@ -73,20 +73,25 @@ class Packages(Phase):
         """Install them with apt-get. Its lock is waited for: a fresh host often updates itself just then."""
         packages = sorted({change.target.removeprefix("package ") for change in changes})
         activity.progress(f"apt-get install {' '.join(packages)}")
-        command = (
-            "export DEBIAN_FRONTEND=noninteractive; "
-            'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null || '
-            "{ apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null && "
-            'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null; }'
-        )
-        result = await self._node.host.shell(command, *packages, timeout=600, check=False)
-        if not result.ok:
-            raise HostError(
-                f"{self.host_name}: could not install {', '.join(packages)}",
-                host=self.host_name, evidence=result.err.splitlines()[-5:],
-                hint=f"install them on the host by hand: apt-get install {' '.join(packages)}",
-                exit_code=ExitCode.HOST_NOT_FIT,
-            )  # fmt: skip
+        await install(self._node, packages)
+
+
+async def install(node: Node, packages: Sequence[str]) -> None:
+    """Install packages with apt-get. Raises `HostError` where it cannot."""
+    command = (
+        "export DEBIAN_FRONTEND=noninteractive; "
+        'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null || '
+        "{ apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null && "
+        'apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >/dev/null; }'
+    )
+    result = await node.host.shell(command, *packages, timeout=600, check=False)
+    if not result.ok:
+        raise HostError(
+            f"{node.name}: could not install {', '.join(packages)}",
+            host=node.name, evidence=result.err.splitlines()[-5:],
+            hint=f"install them on the host by hand: apt-get install {' '.join(packages)}",
+            exit_code=ExitCode.HOST_NOT_FIT,
+        )  # fmt: skip
 
 
 class Kernel(Phase):

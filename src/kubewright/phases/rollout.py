@@ -70,7 +70,8 @@ class Rollout(Phase):
 def unfinished(workload: Object, *, without: int = 0) -> str:
     """What a DaemonSet or Deployment still waits for; empty where its rollout is over.
 
-    On `without` of its nodes, a DaemonSet is not expected to run.
+    On `without` of its nodes, a DaemonSet is not expected to run, and as many of a Deployment's Pods may have been
+    there, of which one must be elsewhere.
     """
     status = workload.get("status") or {}
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
@@ -82,7 +83,8 @@ def unfinished(workload: Object, *, without: int = 0) -> str:
         wanted = workload["spec"].get("replicas", 1)
         updated, ready = status.get("updatedReplicas", 0), status.get("readyReplicas", 0)
         if status.get("replicas", 0) > wanted:
-            return "old pods are still going"
+            return "" if without else "old pods are still going"
+        wanted = max(wanted - without, min(wanted, 1))
     if updated < wanted:
         return f"{updated} of {wanted} updated"
     return f"{ready} of {wanted} ready" if ready < wanted else ""

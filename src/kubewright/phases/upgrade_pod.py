@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar
 
-from kubewright.clients.cri import open_cri
+from kubewright.clients.cri import open_cri, system_containers
 from kubewright.clients.paths import Object
 from kubewright.errors import ApiError, ExitCode, HostError, KubewrightError, WaitTimeoutError
 from kubewright.events import Activity
@@ -140,11 +140,8 @@ class UpgradePod(Phase):
     async def _containers(self) -> dict[str, str]:
         """This program's running containers: their ids, and the uid of each one's Pod."""
         async with open_cri(self._node.host, self._socket) as cri:
-            pods = {pod.id: pod.uid for pod in await cri.sandboxes() if pod.namespace == "kube-system"}
-            return {
-                one.id: pods[one.sandbox] for one in await cri.containers()
-                if one.name == self._component and one.running and one.sandbox in pods
-            }  # fmt: skip
+            found = await system_containers(cri, [self._component])
+        return {one.id: pod.uid for one, pod in found if one.running}
 
     async def _not_by_manifest(self) -> str | None:
         """Why the program does not run by the manifest that is there, or does not serve; None where it does.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ import yaml
 from kubewright.components.source import Artifact, Form, Source, Want
 from kubewright.events import Events
 from kubewright.hosts import FileWrite
-from kubewright.model import addons, addons_builtin, kubelet, rbac, stored
+from kubewright.model import addons, addons_builtin, kubelet, moving, rbac, stored
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.components import kube_proxy_configuration, kubelet_configuration
 from kubewright.model.config.kubeadm import (
@@ -28,7 +27,6 @@ from kubewright.phases.install import PROGRAM_DIRECTORY
 from kubewright.phases.node import Node
 
 KUBELET_PROGRAM = f"{PROGRAM_DIRECTORY}/kubelet"
-CONFIG_ANNOTATION = "kubewright.dev/config-digest"
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,28 @@ class Desired:
             )
         return cls(spec, cluster, facts, images, builtin)
 
+    def with_endpoint(self, address: str, names: Sequence[str] = ()) -> Desired:
+        """The same with the endpoint's `host:port`, which may be known only when the hosts are; empty for none.
+
+        `names` are further names and addresses of its load balancers, for which certificates must be, too (P26).
+        """
+        said = self.cluster.api_server.cert_sans
+        more = [name for name in dict.fromkeys(names) if name not in said]
+        if not more and address in ("", self.cluster.control_plane_endpoint):
+            return self
+        update: dict[str, Any] = {"control_plane_endpoint": address or self.cluster.control_plane_endpoint}
+        if more:
+            update["api_server"] = self.cluster.api_server.model_copy(update={"cert_sans": [*said, *more]})
+        return replace(self, cluster=self.cluster.model_copy(update=update))
+
+    def with_names(self, names: Sequence[str]) -> Desired:
+        """The same with certificates for these names, which come first, in their order."""
+        said = self.cluster.api_server.cert_sans
+        api = self.cluster.api_server.model_copy(
+            update={"cert_sans": [*names, *(name for name in said if name not in names)]}
+        )
+        return replace(self, cluster=self.cluster.model_copy(update={"api_server": api}))
+
     def control_plane(self, node: Node) -> ControlPlaneNode:
         """A control plane as the model knows it."""
         return ControlPlaneNode(node.name, node.ip)
@@ -78,7 +98,8 @@ class Desired:
         """The images that a node gets: those that its start waits for, and the others."""
         first = ["pause"]
         if node.is_control_plane:
-            first += ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+            pods = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+            first += [name for name in pods if name in self.images]
         rest = ["kube-proxy"]
         if self.has_network or self.builtin_dns:
             rest.append("agent")
@@ -152,11 +173,19 @@ class Desired:
 
     # -- objects ----------------------------------------------------------------------------------------------
 
-    def bootstrap_objects(self, first: Node, ca: bytes) -> list[Object]:
-        """kubeadm's own objects: its configuration, the kubelets', cluster-info, and who may read and join."""
+    def bootstrap_objects(
+        self, first: Node, ca: bytes, known: Mapping[str, Any] | None = None
+    ) -> list[Object]:
+        """kubeadm's own objects: its configuration, the kubelets', cluster-info, and who may read and join.
+
+        `known` is the ClusterStatus that the cluster has: its control planes stay in it.
+        """
         api = self.control_plane(first)
-        endpoints = {first.name: (api.advertise_address, api.bind_port)}
-        status = cluster_status(endpoints) if self.facts.cluster_status_kept else None
+        status = None
+        if self.facts.cluster_status_kept:
+            status = cluster_status({first.name: (api.advertise_address, api.bind_port)})
+            status["apiEndpoints"] = ((known or {}).get("apiEndpoints") or {}) | status["apiEndpoints"]
+            status["apiEndpoints"] = dict(sorted(status["apiEndpoints"].items()))
         return [
             *stored.kubeadm_config(to_stored(self.cluster), status),
             *stored.kubelet_config(
@@ -178,11 +207,13 @@ class Desired:
             by_user=bool(self.spec.kube_proxy_configuration),
         )
         config = next(obj for obj in objects if obj["kind"] == "ConfigMap")
-        digest = hashlib.sha256(to_yaml(config["data"])).hexdigest()[:16]
+        digest = moving.digest(config["data"])
         for obj in objects:
             if obj["kind"] == "DaemonSet":
                 template = obj["spec"]["template"]["metadata"]
-                template["annotations"] = (template.get("annotations") or {}) | {CONFIG_ANNOTATION: digest}
+                template["annotations"] = (template.get("annotations") or {}) | {
+                    moving.CONFIG_ANNOTATION: digest
+                }
         return objects
 
     def dns_objects(self) -> list[Object]:

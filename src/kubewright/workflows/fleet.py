@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
 
-from kubewright.errors import KubewrightError, leaves
+from kubewright.errors import ExitCode, HostError, KubewrightError, leaves
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.hosts.open import open_host
 from kubewright.model import preflight, x509
 from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.endpoint import endpoint_address, endpoint_hosts
 from kubewright.model.facts import HostFacts
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.objects import read_mapping
@@ -54,18 +56,26 @@ async def on_all(work: Mapping[str, Awaitable[None]]) -> None:
     async with asyncio.TaskGroup() as group:
         for name, task in work.items():
             group.create_task(guarded(name, task))
+    raise_all(failures)
+
+
+def raise_all(failures: Collection[KubewrightError]) -> None:
+    """Raise the failure where there is one, an `ExceptionGroup` of them where there are several."""
     if len(failures) == 1:
-        raise failures[0]
+        raise next(iter(failures))
     if failures:
-        raise ExceptionGroup(f"{len(failures)} failures", failures)
+        raise ExceptionGroup(f"{len(failures)} failures", list(failures))
 
 
 @asynccontextmanager
-async def open_fleet(spec: ClusterSpec, endpoint: str | None, events: Events) -> AsyncIterator[list[Node]]:
+async def open_fleet(
+    spec: ClusterSpec, endpoint: str | None, events: Events, *, lost: dict[str, HostError] | None = None
+) -> AsyncIterator[list[Node]]:
     """Connect to all hosts, look at them, and refuse those that are unfit, all findings at once.
 
-    `endpoint` is the URL of the cluster's API where it is configured; without one it is the first control
-    plane's address. Nothing is changed on any host.
+    `endpoint` is the URL of the cluster's API where the file says it; else it follows from the hosts' addresses.
+    With `lost`, hosts that cannot be reached are put there, by name, and left out, if one of the control planes
+    has a cluster; a cluster that is not there yet is begun with all of its hosts. Nothing is changed on any host.
     """
     async with AsyncExitStack() as stack:
         hosts: dict[str, Host] = {}
@@ -75,29 +85,54 @@ async def open_fleet(spec: ClusterSpec, endpoint: str | None, events: Events) ->
         belonging: dict[str, preflight.Belonging] = {}
 
         async def look(name: str, host: Host) -> None:
+            try:
+                await look_at(name, host)
+            except HostError as error:
+                if lost is None or error.exit_code is not ExitCode.HOST_UNREACHABLE:
+                    raise
+                lost[name] = error
+
+        async def look_at(name: str, host: Host) -> None:
             async with events.phase("connect", "connect and look", host=name) as activity:
                 facts[name] = await host.facts()
                 belonging[name] = await _belonging(host)
                 activity.summary(f"{facts[name].os_name}, {facts[name].cpus} CPUs, {facts[name].arch}")
 
-        await on_all({name: look(name, host) for name, host in hosts.items()})
+        try:
+            await on_all({name: look(name, host) for name, host in hosts.items()})
+        except (KubewrightError, ExceptionGroup) as error:  # then those that are lost are findings, too
+            found = leaves(error)
+            refused = [leaf for leaf in found if isinstance(leaf, KubewrightError)]
+            if len(refused) == len(found):
+                raise_all([*refused, *(lost or {}).values()])
+            raise
+        if lost and not any(
+            belonging[host.name].manifests for host in spec.control_planes if host.name in facts
+        ):
+            raise_all(lost.values())
         nodes = [
             Node(item, hosts[item.name], facts[item.name], preflight.node_ip(item, facts[item.name]))
             for item in spec.hosts
+            if item.name in facts
         ]
         async with events.phase("preflight", "check that the hosts are fit"):
             first = next(node for node in nodes if node.is_control_plane)
-            url = endpoint or f"https://{first.ip}:6443"
+            said = {item.name: item.node_ip or item.address for item in spec.hosts}
+            address = endpoint_address(spec, said | {node.name: node.ip for node in nodes})
+            url = endpoint or (f"https://{address}" if address else f"https://{first.ip}:6443")
+            known = [(node.spec, belonging[node.name]) for node in nodes]
+            if endpoint is None and any(host.name not in facts for host in endpoint_hosts(spec)[:1]):
+                # The file may have that host's address for SSH alone. A control plane's own is no such endpoint.
+                live = preflight.live_endpoint(spec, known)
+                url = live if urlsplit(live).hostname not in {None, *(node.ip for node in nodes)} else url
             findings = [
                 found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
             ]
-            findings += preflight.check_fleet({name: facts[name] for name in hosts})
-            findings += preflight.check_belonging(
-                spec, url, [(node.spec, belonging[node.name]) for node in nodes]
-            )
+            findings += preflight.check_fleet({node.name: node.facts for node in nodes})
+            findings += preflight.check_belonging(spec, url, known)
             for node in nodes:
                 # Once a host is a node, the routes into the pod subnet are the cluster's own.
-                if not belonging[node.name].kubeconfigs:
+                if node.spec.is_node and not belonging[node.name].kubeconfigs:
                     findings += preflight.foreign_routes(spec, node.spec, node.facts)
             preflight.refuse(findings)
         yield nodes

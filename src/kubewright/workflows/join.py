@@ -202,7 +202,8 @@ class Join(JoinRun):
             return
         phase = NewEtcdMember(
             self.node, await self._administrator(), want.control_plane,
-            certificates_dir=want.cluster.certificates_dir, data_dir=want.etcd_data, pod=want.etcd_pod,
+            certificates_dir=want.cluster.certificates_dir,
+            cri_socket=want.settings.join.node_registration.cri_socket, data_dir=want.etcd_data, pod=want.etcd_pod,
         )  # fmt: skip
         await self.do(phase, "control-plane-join/etcd")
 

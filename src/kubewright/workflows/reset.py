@@ -19,6 +19,7 @@ from kubewright.phases.api import api_over
 from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import Installed, read_installed, runtime_socket
 from kubewright.phases.leave import EndpointGone, EtcdMemberGone
+from kubewright.phases.loadbalancer import ProxiesGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
 from kubewright.phases.reset import CleanUp
@@ -85,7 +86,8 @@ class Reset(StepRun):
         try:
             async with self._api(self.node.host) as kube:
                 if kube is not None:
-                    await self.do(EndpointGone(self.node, kube, installed.node_name or self.node.name))
+                    name = installed.node_name or self.node.name
+                    await self.do(EndpointGone(kube, name, host=self.node.name))
         except KubewrightError as error:  # its kubeconfig may be damaged, too
             self._warn(f"kubeadm-config keeps this node's endpoint: {error.message}")
 
@@ -110,6 +112,7 @@ class Reset(StepRun):
         )  # fmt: skip
         await self.do(phase)
         await self.do(OwnNetworkGone(self.node))
+        await self.do(ProxiesGone(self.node))  # the kubelet may have used it until now
         for warning in phase.warnings:
             self._warn(warning)
 

@@ -1,36 +1,158 @@
-"""`kubewright status`: read a cluster's nodes, parts and problems in one look."""
+"""`kubewright status`: everybody who can say how a cluster is, asked at once, each with a bounded time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from kubewright.clients.kube import KubeClient
-from kubewright.errors import ApiError
-from kubewright.model.status import ClusterStatus, NodeStatus, Seen, digest, node_status, sort_nodes
+from kubewright.clients.paths import Object
+from kubewright.clients.server import Server
+from kubewright.errors import ApiError, ExitCode, HostError, KubewrightError, leaves
+from kubewright.model.node import API_PORT, host_port, is_address, split_endpoint
+from kubewright.model.objects import SYSTEM
+from kubewright.model.status import NodeStatus, Seen, node_status, sort_nodes
+from kubewright.model.status_api import HERE, ApiAnswer, api_status
+from kubewright.model.status_etcd import ListedMember, MemberAnswer
+from kubewright.model.status_hosts import host_problems
+from kubewright.model.status_look import ADMIN_CONF
+from kubewright.model.status_report import Facts, StatusReport, report
+from kubewright.workflows.status_ask import ask_api
+
+if TYPE_CHECKING:
+    from kubewright.model.config.cluster import ClusterSpec
+    from kubewright.workflows.status_host import HostRead, HostSource
+
+T = TypeVar("T")
+
+_OBJECTS, _OBJECTS_UNREADY = 20.0, 3.0
+"""Seconds in which an API server must have listed the cluster's objects, when it is ready and when it is not."""
 
 
-async def read_status(kube: KubeClient) -> ClusterStatus:
-    """Everything at once, a few requests in all. Raises `ApiError` where the API cannot be read."""
-    version = await kube.json("GET", "/version")  # first and alone: if nothing answers, one error says so
-    async with asyncio.TaskGroup() as group:
-        readyz = group.create_task(_readyz(kube))
-        nodes = group.create_task(kube.list("v1", "Node"))
-        pods = group.create_task(kube.list("v1", "Pod"))
-        daemon_sets = group.create_task(kube.list("apps/v1", "DaemonSet", "kube-system"))
-        deployments = group.create_task(kube.list("apps/v1", "Deployment", "kube-system"))
-    return digest(
-        Seen(
-            server=kube.server.url,
-            version=str(version.get("gitVersion", "")),
-            now=datetime.now(UTC),
-            readyz=readyz.result(),
-            nodes=nodes.result(),
-            pods=pods.result(),
-            daemon_sets=daemon_sets.result(),
-            deployments=deployments.result(),
+class StatusReader:
+    """All sources of one cluster, kept open from one read to the next. Use it as an asynchronous context manager.
+
+    `servers` are the API as it is known here. With `spec`, the hosts of a cluster.yaml are asked, too, so that
+    neither an API nor all of the hosts need to answer.
+    """
+
+    def __init__(self, servers: Sequence[Server], spec: ClusterSpec | None = None) -> None:
+        self._here = [KubeClient(server) for server in servers]
+        self._hosts = [] if spec is None else _sources(spec)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> StatusReader:
+        for kube in self._here:
+            await self._stack.enter_async_context(kube)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        async with asyncio.TaskGroup() as group:
+            for source in self._hosts:
+                group.create_task(source.close())
+
+    async def read(self) -> StatusReport:
+        """One look. Raises `KubewrightError` only where nobody at all can say anything about the cluster."""
+        now = datetime.now(UTC)
+        race = _Race(len(self._here) + len(self._hosts))
+        async with asyncio.TaskGroup() as group:
+            here = [group.create_task(self._ask_here(kube, race)) for kube in self._here]
+            hosts = [group.create_task(source.read(race.enter)) for source in self._hosts]
+            objects = group.create_task(_objects(race, now))
+        reads = [task.result() for task in hosts]
+        answers = [task.result() for task in here]
+        found = objects.result()
+        if found.seen is None:
+            _refuse_if_silent(found.error, [error for _, error in answers if error], reads)
+        facts = Facts(
+            found.seen.now if found.seen else now, found.seen,
+            "" if found.error is None else found.error.message, found.leases,
+            endpoint=_one_each([answer for answer, _ in answers]),
+        )  # fmt: skip
+        return report(await self._with_hosts(facts, reads) if reads else facts)
+
+    async def _ask_here(self, kube: KubeClient, race: _Race) -> tuple[ApiAnswer, KubewrightError | None]:
+        answer, error = await ask_api(kube, HERE)
+        race.enter(kube if error is None else None, answer)
+        return answer, error
+
+    async def _with_hosts(self, facts: Facts, reads: Sequence[HostRead]) -> Facts:
+        """The facts with what the hosts said, and with what can only be asked now that they have said it."""
+        answers = self._members(reads)
+        async with asyncio.TaskGroup() as group:
+            more = group.create_task(self._ask_other_members(answers, reads))
+            silent = [
+                group.create_task(self._ask_from_here(source, reads))
+                for source, read in zip(self._hosts, reads, strict=True)
+                if source.is_control_plane and not read.status.answers
+            ]
+        servers = {read.server.name: read.server for read in reads if read.server}
+        servers |= {task.result().name: task.result() for task in silent}
+        own = {server.url for server in servers.values()}
+        return replace(
+            facts,
+            servers=[servers[read.status.name] for read in reads if read.status.name in servers],
+            # A kubeconfig here may name one API server, which its own host has been asked about.
+            endpoint=[
+                *(answer for answer in facts.endpoint if answer.url not in own),
+                *(read.endpoint for read in reads if read.endpoint),
+            ],
+            etcd=_each_once([*answers, *more.result()]),
+            external_etcd=any(read.look and read.look.etcd and read.look.etcd.external for read in reads)
+            or any(source.is_etcd_host for source in self._hosts),
+            proxies=[proxy for read in reads for proxy in read.proxies],
+            certs=[cert for read in reads for cert in read.certs],
+            hosts=[read.status for read in reads],
         )
-    )
+
+    def _members(self, reads: Sequence[HostRead]) -> list[MemberAnswer]:
+        """What members said: those with hosts of their own on these, unless none of them lets us in."""
+        own = [
+            answer
+            for source, read in zip(self._hosts, reads, strict=True)
+            if source.is_etcd_host
+            for answer in read.etcd
+        ]
+        return own or [answer for read in reads for answer in read.etcd]
+
+    async def _ask_other_members(
+        self, answers: Sequence[MemberAnswer], reads: Sequence[HostRead]
+    ) -> list[MemberAnswer]:
+        """Members on hosts that have not answered, asked over one that has."""
+        heard = {answer.words.id for answer in answers if answer.words}
+        tried = {answer.where for answer in answers}
+        others: dict[int, ListedMember] = {
+            one.id: one
+            for answer in answers
+            for one in answer.listed
+            if one.id not in heard and one.name not in tried and not tried & {*one.client_urls}
+        }
+        names = {answer.where for answer in answers if answer.words}
+        for source, read in zip(self._hosts, reads, strict=True):
+            external = bool(read.look and read.look.etcd and read.look.etcd.external)
+            if others and read.status.answers and read.etcd and (external or source.name in names):
+                return await source.ask_others([*others.values()])
+        return []
+
+    async def _ask_from_here(self, source: HostSource, reads: Sequence[HostRead]) -> ApiAnswer:
+        """The API server of a host that does not let us in, asked without it."""
+        from kubewright.workflows.status_host import at
+
+        known = [kube.server for kube in self._here]
+        known += [read.credentials for read in reads if read.credentials]
+        url = f"https://{host_port(source.address, API_PORT)}"
+        # A name of SSH's need not stand in the certificate.
+        name = "" if is_address(source.address) else "kubernetes"
+        if not known:
+            return ApiAnswer(source.name, url, error="nobody has told us by which CA to know it")
+        async with KubeClient(at(known[0], url, name=name)) as kube:
+            return (await ask_api(kube, source.name))[0]
 
 
 async def read_nodes(kube: KubeClient) -> tuple[NodeStatus, ...]:
@@ -39,11 +161,140 @@ async def read_nodes(kube: KubeClient) -> tuple[NodeStatus, ...]:
     return sort_nodes(node_status(node, now) for node in await kube.list("v1", "Node"))
 
 
-async def _readyz(kube: KubeClient) -> str:
-    """The readiness checks' text; empty for a user who may not see it."""
+def _sources(spec: ClusterSpec) -> list[HostSource]:
+    """The hosts to ask: control planes, and whoever runs a load balancer or an etcd of ours."""
+    from kubewright.hosts.open import open_host
+    from kubewright.model.config.endpoint import endpoint_hosts
+    from kubewright.model.pki import PKI_DIR
+    from kubewright.workflows.status_host import HostSource
+    from kubewright.workflows.status_parts import Wanted
+
+    pki = str(spec.cluster_configuration.get("certificatesDir") or PKI_DIR)
+    endpoint = spec.endpoint
+    balancing = {host.name for host in endpoint_hosts(spec)}
+    wanted = Wanted()
+    if endpoint is not None and endpoint.program is not None:
+        virtual = endpoint.type == "keepalived"
+        address = split_endpoint(endpoint.address)[0] if virtual else ""
+        wanted = Wanted((endpoint.program, *(("keepalived",) if virtual else ())), address)
+    return [
+        HostSource(
+            host, partial(open_host, host, spec.ssh), pki, wanted if host.name in balancing else Wanted()
+        )
+        for host in spec.hosts
+        if host.is_control_plane or host.name in balancing or host in spec.etcd_hosts
+    ]
+
+
+class _Race:
+    """Which API server is asked for the cluster's objects: the first that is ready, else any that answers."""
+
+    def __init__(self, entrants: int) -> None:
+        self._missing = entrants
+        self._answered: list[KubeClient] = []
+        self._winner: asyncio.Future[tuple[KubeClient | None, float]] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def enter(self, kube: KubeClient | None, answer: ApiAnswer | None) -> None:
+        """One entrant's result; None where it does not answer, or nothing can be read there."""
+        self._missing -= 1
+        if kube is not None and answer is not None and answer.milliseconds is not None:
+            self._answered.append(kube)
+            if not self._winner.done() and api_status(answer).ready:
+                self._winner.set_result((kube, _OBJECTS))
+        if not self._missing and not self._winner.done():
+            self._winner.set_result((next(iter(self._answered), None), _OBJECTS_UNREADY))
+
+    async def winner(self) -> tuple[KubeClient | None, float]:
+        """Whom to ask, and for how long, in seconds; None where nobody answers. It comes when all have entered at
+        the latest."""
+        return await self._winner
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The cluster's objects, or why they could not be read (None: nobody answers)."""
+
+    seen: Seen | None = None
+    leases: Sequence[Object] = ()
+    error: KubewrightError | None = None
+
+
+async def _objects(race: _Race, now: datetime) -> _Found:
+    kube, patience = await race.winner()
+    if kube is None:
+        return _Found()
     try:
-        return await kube.readyz()
+        async with asyncio.timeout(patience), asyncio.TaskGroup() as group:
+            version = group.create_task(kube.json("GET", "/version"))
+            readyz = group.create_task(_or(kube.readyz(), ""))
+            nodes = group.create_task(kube.list("v1", "Node"))
+            pods = group.create_task(kube.list("v1", "Pod"))
+            daemon_sets = group.create_task(kube.list("apps/v1", "DaemonSet", SYSTEM))
+            deployments = group.create_task(kube.list("apps/v1", "Deployment", SYSTEM))
+            leases = group.create_task(
+                _or(kube.list("coordination.k8s.io/v1", "Lease", SYSTEM), list[Object]())
+            )
+    except TimeoutError:
+        return _Found(
+            error=ApiError(f"{kube.server.url} has not listed nodes and pods within {patience:g} s")
+        )
+    except ExceptionGroup as group_error:
+        errors = leaves(group_error)
+        if not all(isinstance(error, KubewrightError) for error in errors):
+            raise
+        return _Found(error=cast("KubewrightError", errors[0]))
+    # Leases and ages are by the cluster's clock, which need not be ours.
+    seen = Seen(
+        server=kube.server.url, version=str(version.result().get("gitVersion", "")), now=kube.said_at or now,
+        readyz=readyz.result(), nodes=nodes.result(), pods=pods.result(), daemon_sets=daemon_sets.result(),
+        deployments=deployments.result(),
+    )  # fmt: skip
+    return _Found(seen, leases.result())
+
+
+async def _or(question: Awaitable[T], nothing: T) -> T:
+    """The answer; `nothing` for a user who may not see it."""
+    try:
+        return await question
     except ApiError as error:
         if error.status in (401, 403):
-            return ""
+            return nothing
         raise
+
+
+def _one_each(answers: Sequence[ApiAnswer]) -> list[ApiAnswer]:
+    """One answer of each address: several kubeconfigs here may name it, of which one may be old."""
+    best = {answer.url: answer for answer in answers}
+    return [*(best | {answer.url: answer for answer in answers if not answer.error}).values()]
+
+
+def _each_once(answers: Sequence[MemberAnswer]) -> list[MemberAnswer]:
+    """One answer of each member, a good one if there is any: an external etcd is asked by every control plane."""
+    best: dict[str, MemberAnswer] = {}
+    for answer in answers:
+        if answer.where not in best or (best[answer.where].words is None and answer.words is not None):
+            best[answer.where] = answer
+    return [*best.values()]
+
+
+def _refuse_if_silent(
+    objects: KubewrightError | None, here: Sequence[KubewrightError], reads: Sequence[HostRead]
+) -> None:
+    """Raise where neither an API server nor a control plane or etcd's host says anything about the cluster."""
+    if any(read.status.joined and read.look and (read.look.node or read.look.etcd) for read in reads):
+        return
+    if objects is not None:
+        raise objects
+    reached = [read.status for read in reads if read.status.answers and read.status.control_plane]
+    if reached:
+        name = reached[0].name
+        raise HostError(
+            f"{name}: there is no {ADMIN_CONF}: no cluster has been made here yet", host=name,
+            hint="kubewright apply -f FILE makes it", exit_code=ExitCode.FAILURE,
+        )  # fmt: skip
+    errors = [read.error for read in reads if read.error and read.status.control_plane]
+    error = next(iter([*errors, *here]), ApiError("nobody answers who could say how the cluster is"))
+    error.evidence = (*error.evidence, *host_problems([read.status for read in reads]))
+    raise error

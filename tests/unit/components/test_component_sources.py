@@ -33,8 +33,11 @@ def program(name: str, version: str = "v1.20.2", arch: str = ARCH) -> Want:
 
 @pytest.mark.parametrize(
     "want",
-    [program("kubelet"), program("kubeadm"), image("kube-proxy"), image("etcd", "3.4.13-0"), image("agent")],
-)
+    [
+        program("kubelet"), program("kubeadm"), image("kube-proxy"), image("etcd", "3.4.13-0"), image("agent"),
+        program("etcd", "3.4.13-0"), program("etcdctl", "3.4.13-0"),
+    ],
+)  # fmt: skip
 async def test_debian_has(want: Want, tmp_path: Path) -> None:
     assert await DebianSource(Cache(tmp_path)).available(want)
 
@@ -42,7 +45,7 @@ async def test_debian_has(want: Want, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "want",
     [
-        program("crictl"), image("coredns", "1.7.0"), image("kubelet"), program("etcd"),
+        program("crictl"), image("coredns", "1.7.0"), image("kubelet"), program("coredns"),
         program("kubelet", "v1.21.0"), image("kube-proxy", "v1.20.3"), program("kubelet", arch="s390x"),
     ],
 )  # fmt: skip

@@ -27,16 +27,22 @@ ODD = 'it\'s a "file"\nwith $(everything) * \\'
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="files are given owners: root only")
 
 
+@pytest.fixture(scope="module")
+def busyboxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of busybox's tools: some hundred links, which no test changes."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    tools = tmp_path_factory.mktemp("busybox")
+    subprocess.run([busybox, "--install", "-s", str(tools)], check=True)
+    return tools
+
+
 @pytest.fixture(params=["coreutils", "busybox"])
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalHost:
+def host(request: pytest.FixtureRequest) -> LocalHost:
     host = LocalHost()
     if request.param == "busybox":
-        busybox = shutil.which("busybox")
-        if busybox is None:
-            pytest.skip("busybox is not installed")
-        tools = tmp_path_factory.mktemp("busybox")
-        subprocess.run([busybox, "--install", "-s", str(tools)], check=True)
-        host._env["PATH"] = str(tools)
+        host._env["PATH"] = str(request.getfixturevalue("busyboxes"))
     return host
 
 
@@ -111,7 +117,7 @@ async def test_cancelling_ends_the_command(host: LocalHost, tmp_path: Path) -> N
 
 async def test_output_is_bounded(host: LocalHost) -> None:
     with pytest.raises(HostError, match=f"more than {MAX_OUTPUT >> 20} MiB"):
-        await host.run(["yes"])
+        await host.run(["yes", "x" * 1000])
 
 
 async def test_fifty_commands_at_once(host: LocalHost) -> None:

@@ -204,10 +204,10 @@ async def test_p10_a_token_that_nobody_signs_with(api: Api) -> None:
     assert api.config_map is not None
     del api.config_map["data"]["jws-kubeconfig-abcdef"]
     with pytest.raises(discovery.UnsignedError, match="which the API server accepts") as caught:
-        await find(api)
+        await find(api, deadline=0.1)
     assert "kube-controller-manager" in caught.value.hint
     with pytest.raises(discovery.UnsignedError, match="unknown, or has expired"):
-        await find(api, hashes=[], unsafe_skip_ca_verification=True)
+        await find(api, hashes=[], unsafe_skip_ca_verification=True, deadline=0.1)
 
 
 async def test_the_token_is_kept_from_one_who_adds_his_own_ca_to_the_pinned_one(

@@ -167,7 +167,7 @@ async def test_the_old_one_must_have_ended(tmp_path: Path) -> None:
         async def act(self, changes: Sequence[Change], activity: Activity) -> None:
             await super().act(changes, activity)
             runs.answers |= runtime("old", "new").answers
-            asyncio.get_running_loop().call_later(0.4, lambda: runs.answers.update(runtime("new").answers))
+            asyncio.get_running_loop().call_later(0.1, lambda: runs.answers.update(runtime("new").answers))
 
         async def healthy(self) -> str | None:
             asked.append(len(runs.answers["ListContainers"]["containers"]))

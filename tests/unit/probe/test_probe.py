@@ -34,6 +34,11 @@ from kubewright.probe.__main__ import main, perform, run
 from kubewright.probe.serve import own_addresses, server
 
 
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubewright.probe.__main__.PAUSE", 0.01)
+
+
 @contextmanager
 def running(instance: ThreadingHTTPServer) -> Iterator[int]:
     """Serve in a thread; the port."""

@@ -140,6 +140,11 @@ async def prove(
     return kube, results
 
 
+@pytest.fixture
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubewright.workflows.check_probe._PAUSE", 0.01)
+
+
 async def test_what_passes_at_once_is_asked_once() -> None:
     kube, results = await prove(lambda _id, _before: True)
     assert all(result.ok for result in results)
@@ -149,7 +154,7 @@ async def test_what_passes_at_once_is_asked_once() -> None:
     )
 
 
-async def test_what_passes_late_must_pass_once_more_and_at_once() -> None:
+async def test_what_passes_late_must_pass_once_more_and_at_once(short_pause: None) -> None:
     kube, results = await prove(
         lambda identity, before: before > 0 or not identity.startswith("service|pod w1")
     )
@@ -162,14 +167,14 @@ async def test_what_passes_late_must_pass_once_more_and_at_once() -> None:
     } == {1}
 
 
-async def test_what_passes_now_and_then_has_failed() -> None:
+async def test_what_passes_now_and_then_has_failed(short_pause: None) -> None:
     _, results = await prove(
         lambda identity, before: before == 1 or not identity.startswith("service|pod w1")
     )
     assert {str(result.check.source) for result in results if not result.ok} == {"pod w1"}
 
 
-async def test_a_busy_computer_gets_another_chance_to_pass_at_once() -> None:
+async def test_a_busy_computer_gets_another_chance_to_pass_at_once(short_pause: None) -> None:
     _, results = await prove(
         lambda identity, before: before not in (0, 2) or not identity.startswith("dns|pod w1")
     )

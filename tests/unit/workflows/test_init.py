@@ -23,7 +23,7 @@ from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.node_preflight import for_init
 from kubewright.model.objects import Object, to_yaml
 from kubewright.model.patches import Patch, PatchType
-from kubewright.phases.kubelet_finalize import KubeletFinalize, StaticPodsReported
+from kubewright.phases.kubelet_finalize import KubeletFinalize, NetworkReported, StaticPodsReported
 from kubewright.phases.node import Node
 from kubewright.secret import Secret
 from kubewright.workflows.external_ca import external_authorities
@@ -508,6 +508,21 @@ async def test_a_kubelet_that_will_have_a_pod_network_starts_again_when_it_is_th
     await phase.run(Events())
     assert host.asked == 3
     assert host.commands == [("systemctl", "restart", "kubelet.service")]
+
+
+@pytest.mark.parametrize(("ready", "restarts"), [("False", 1), ("True", 0)])
+async def test_a_kubelet_that_has_joined_starts_again_when_the_network_is_there(
+    ready: str, restarts: int
+) -> None:
+    class Nodes:
+        async def get(self, *_: str) -> Any:
+            return {"status": {"conditions": [{"type": "Ready", "status": ready, "message": "no network"}]}}
+
+    host = Machine()
+    await host.write_file("/etc/cni/net.d/10.conflist", b"{}")
+    phase = NetworkReported(node(host), cast(KubeClient, Nodes()), network="/etc/cni/net.d/10.conflist")
+    assert len(await phase.run(Events())) == restarts
+    assert host.commands == [("systemctl", "restart", "kubelet.service")] * restarts
 
 
 class Asked(InitRun):
