@@ -83,6 +83,7 @@ cli = Root(
         verbosity_option(),
     ],
     lazy={
+        "adopt": ("kubewright.cli.adopt:adopt", "Write the cluster.yaml of a cluster that is there."),
         "alpha": ("kubewright.cli.alpha:alpha", "Names that certs and kubeconfig had in kubeadm 1.20."),
         "apply": ("kubewright.cli.cluster:apply", "Make the hosts of a cluster.yaml a cluster, or mend it."),
         "certs": ("kubewright.cli.certs:certs", "Look after the certificates of a control plane."),
