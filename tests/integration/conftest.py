@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -62,6 +64,42 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByModule:
     """Named after what xdist looks for."""
     return ByModule(config, log)
+
+
+@contextmanager
+def _turn(item: pytest.Item, *, quiet: bool = False) -> Iterator[None]:
+    """Whatever a worker does, it does beside the others, or while they do nothing; who wants quiet need not wait
+    for a gap, because nobody gets past the gate meanwhile."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        yield
+        return
+    locks = item.config.cache.mkdir("quiet")
+    with (locks / "gate").open("w") as gate, (locks / "computer").open("w") as computer:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(computer, fcntl.LOCK_EX if quiet else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Clusters are made beside whatever else there is."""
+    with _turn(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A test that is marked so waits until the other worker has ended its test, and keeps it from the next."""
+    with _turn(item, quiet=item.get_closest_marker("quiet") is not None):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """As they are made."""
+    with _turn(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -143,6 +143,7 @@ async def holder(served: Served) -> str:
     return found[0]
 
 
+@pytest.mark.quiet
 async def test_a_virtual_ip_moves_once_and_stays(lab: Lab) -> None:
     async with serving(lab, "keepalived") as served:
         first = await holder(served)

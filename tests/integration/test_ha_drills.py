@@ -54,6 +54,7 @@ on_one_kind = pytest.mark.parametrize("factory", list(ENDPOINTS)[:1], indirect=T
 # -- the machine of etcd's leader dies ----------------------------------------------------------------------------
 
 
+@pytest.mark.quiet
 def test_the_leaders_machine_dies(three: HaCluster, kubewright: Kubewright, tmp_path: Path) -> None:
     """Clients are without an answer for 5 s at most, and pods on other nodes keep answering."""
     urls = three.place_pods()

@@ -37,10 +37,12 @@ on_one_kind = pytest.mark.parametrize("factory", [("haproxy", 3)], ids=["haproxy
 
 
 @on_one_kind
+@pytest.mark.quiet
 def test_nobody_notices_how_it_grows_and_shrinks(factory: Factory, tmp_path: Path) -> None:
     grow_and_shrink(factory, tmp_path, [THREE, ONE])
 
 
+@pytest.mark.quiet
 @pytest.mark.soak
 @pytest.mark.parametrize("factory", [(kind, 5) for kind in ENDPOINTS], ids=ENDPOINTS, indirect=True)
 def test_nobody_notices_with_any_endpoint(factory: Factory, tmp_path: Path) -> None:

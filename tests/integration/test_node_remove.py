@@ -68,6 +68,7 @@ def made(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory) -> It
         factory.down()
 
 
+@pytest.mark.quiet
 def test_the_leaders_machine_dies(made: Cluster, tmp_path: Path) -> None:
     """Behind this kind of endpoint, too, clients are without an answer for 5 s at most (docs/drills.md)."""
     cluster = made.factory.cluster(THREE)
@@ -107,6 +108,7 @@ def test_a_dead_control_plane_is_taken_out_by_the_others(made: Cluster) -> None:
     assert "no Node 'cp3'" in again.err
 
 
+@pytest.mark.quiet
 def test_nobody_notices_how_the_leader_leaves(made: Cluster, tmp_path: Path) -> None:
     cluster = made.factory.apply(FOURTH)
     cluster.healed()

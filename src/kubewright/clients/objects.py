@@ -15,8 +15,13 @@ from kubewright.clients.server import Server
 from kubewright.errors import ApiError, ConfigError
 
 FIELD_MANAGER = "kubewright"
-# What the API server says, with a status of 500, of a request that met an election in etcd.
-_ELECTION = ("etcdserver: leader changed", "possibly due to previous leader failure")
+# What the API server says, with a status of 500, of a request that met an election in etcd, or whose message from
+# member to member was lost: etcd 3.4 sends none again and gives up after 7 s (etcdserver/errors.go).
+_ELECTION = (
+    "etcdserver: leader changed",
+    "etcdserver: request timed out",
+    "raft proposal dropped",
+)
 _ELECTION_PATIENCE = 10.0  # seconds
 
 

@@ -13,6 +13,8 @@ from kubewright.errors import ApiError
 
 LEADER_CHANGED = b'{"kind": "Status", "message": "etcdserver: leader changed", "code": 500}'
 TIMED_OUT = b'{"message": "etcdserver: request timed out, possibly due to previous leader failure"}'
+LOST = b'{"message": "etcdserver: request timed out", "code": 500}'
+DROPPED = b'{"message": "rpc error: code = Unknown desc = raft proposal dropped", "code": 500}'
 
 
 class Api(ObjectClient):
@@ -37,12 +39,12 @@ class Api(ObjectClient):
 async def test_a_request_that_met_an_election_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it took to be refused."""
     monkeypatch.setattr(objects, "_ELECTION_PATIENCE", 0.5)
-    api = Api(LEADER_CHANGED, TIMED_OUT)
+    api = Api(LEADER_CHANGED, TIMED_OUT, LOST)
     api.takes = 0.6
     assert await api.get("v1", "ConfigMap", "kubeadm-config", "kube-system") == {}
-    api.refusals = [LEADER_CHANGED]
+    api.refusals = [DROPPED]
     assert await api.delete("v1", "Node", "cp3")
-    assert api.asked == ["GET"] * 3 + ["DELETE"] * 2
+    assert api.asked == ["GET"] * 4 + ["DELETE"] * 2
 
 
 @pytest.mark.parametrize(
