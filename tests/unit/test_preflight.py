@@ -177,3 +177,16 @@ def test_another_endpoint_of_the_same_cluster_is_no_other_cluster() -> None:
     assert "cannot be changed yet" in found.message
     assert "be what it was" in found.hint
     assert found.exit_code is ExitCode.CONFIG_INVALID
+
+
+def test_where_the_api_moves_hosts_may_name_any_address() -> None:
+    cluster = spec()
+    before = kubeconfig("https://192.0.2.77:6443")
+    hosts = [
+        (cluster.hosts[0], preflight.Belonging(b"ours", {"/etc/kubernetes/admin.conf": before}, True, "")),
+        (cluster.hosts[1], preflight.Belonging(b"ours", {"/etc/kubernetes/kubelet.conf": before}, False, "")),
+    ]
+    assert preflight.check_belonging(cluster, URL, hosts, moves=True) == []
+    theirs = (cluster.hosts[1], preflight.Belonging(b"theirs", {}, False, ""))
+    (found,) = preflight.check_belonging(cluster, URL, [hosts[0], theirs], moves=True)
+    assert found.exit_code is ExitCode.HOST_IN_OTHER_CLUSTER

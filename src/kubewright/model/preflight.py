@@ -180,19 +180,20 @@ class Belonging:
 
 
 def check_belonging(
-    spec: ClusterSpec, endpoint: str, hosts: Sequence[tuple[HostSpec, Belonging]]
+    spec: ClusterSpec, endpoint: str, hosts: Sequence[tuple[HostSpec, Belonging]], *, moves: bool = False
 ) -> list[Finding]:
     """Hosts that are in another cluster already: another CA, another endpoint, another name.
 
-    `endpoint` is the URL of this cluster's API. A host whose files are ours, whole or half-made, is fine.
+    `endpoint` is the URL of this cluster's API; where it `moves`, hosts may name any. A host whose files are ours,
+    whole or half-made, is fine.
     """
     control_planes = [(h, b) for h, b in hosts if Role.CONTROL_PLANE in h.roles]
     ca = next((b.ca for _, b in control_planes if b.ca is not None), None)
-    if moved := _moved_endpoint(spec, endpoint, control_planes):
+    if not moves and (moved := _moved_endpoint(spec, endpoint, control_planes)):
         return [moved]
     findings = []
     for host, belonging in hosts:
-        why = _why_foreign(spec, endpoint, host, belonging, ca)
+        why = _why_foreign(spec, "" if moves else endpoint, host, belonging, ca)
         if why:
             findings.append(
                 Finding(
@@ -247,6 +248,7 @@ def _moved_endpoint(
 def _why_foreign(
     spec: ClusterSpec, endpoint: str, host: HostSpec, belonging: Belonging, ca: bytes | None
 ) -> str:
+    """Why a host is another cluster's; empty where it is not. Without an `endpoint` none is compared."""
     control_plane = Role.CONTROL_PLANE in host.roles
     if belonging.manifests and not control_plane:
         return "/etc/kubernetes/manifests holds a control plane"
@@ -257,7 +259,7 @@ def _why_foreign(
         server = first_server(config)
         # A control plane's own controllers talk to their local API server, whatever the endpoint is.
         local = path.endswith(("controller-manager.conf", "scheduler.conf"))
-        if server and server != endpoint and not local:
+        if server and endpoint and server != endpoint and not local:
             return f"{path} names the API server {server}, not {endpoint}"
         if path.endswith("admin.conf") and cluster.get("name", spec.name) != spec.name:
             return f"{path} names the cluster {cluster.get('name')!r}, not {spec.name!r}"

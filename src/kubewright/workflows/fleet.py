@@ -69,13 +69,19 @@ def raise_all(failures: Collection[KubewrightError]) -> None:
 
 @asynccontextmanager
 async def open_fleet(
-    spec: ClusterSpec, endpoint: str | None, events: Events, *, lost: dict[str, HostError] | None = None
+    spec: ClusterSpec,
+    endpoint: str | None,
+    events: Events,
+    *,
+    lost: dict[str, HostError] | None = None,
+    moves: bool = False,
 ) -> AsyncIterator[list[Node]]:
     """Connect to all hosts, look at them, and refuse those that are unfit, all findings at once.
 
     `endpoint` is the URL of the cluster's API where the file says it; else it follows from the hosts' addresses.
     With `lost`, hosts that cannot be reached are put there, by name, and left out, if one of the control planes
-    has a cluster; a cluster that is not there yet is begun with all of its hosts. Nothing is changed on any host.
+    has a cluster; a cluster that is not there yet is begun with all of its hosts. Where the API `moves` to another
+    address, hosts may still name the one before. Nothing is changed on any host.
     """
     async with AsyncExitStack() as stack:
         hosts: dict[str, Host] = {}
@@ -129,7 +135,7 @@ async def open_fleet(
                 found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
             ]
             findings += preflight.check_fleet({node.name: node.facts for node in nodes})
-            findings += preflight.check_belonging(spec, url, known)
+            findings += preflight.check_belonging(spec, url, known, moves=moves)
             for node in nodes:
                 # Once a host is a node, the routes into the pod subnet are the cluster's own.
                 if node.spec.is_node and not belonging[node.name].kubeconfigs:
