@@ -56,6 +56,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
 # -- pod traffic ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quiet
 async def test_pods_reach_each_other_while_the_network_agent_restarts(cluster: Lab) -> None:
     """From one DNS server's Pod to the other's, on another node, twenty times a second."""
     async with client(cluster) as kube:
