@@ -202,11 +202,11 @@ def test_watching_gives_a_document_a_look_and_ends_without_an_error(seen: Seen) 
 
 
 def test_p22_a_certificate_that_ends_soon(seen: Seen) -> None:
-    """The API server of cp3 gets one for five days, as `certs renew` would write it."""
+    """The API server of cp3 gets one for some days, as `certs renew` would write it."""
     kept = _read(seen, "apiserver.crt"), _read(seen, "apiserver.key")
     ca = x509.KeyPair(_read(seen, "ca.crt"), Secret(_read(seen, "ca.key")))
     key = x509.new_key()
-    pair = x509.sign_again(kept[0], key, ca, datetime.now(UTC), timedelta(days=5))
+    pair = x509.sign_again(kept[0], key, ca, datetime.now(UTC), timedelta(days=4, hours=12))
     _write(seen, pair.cert, key.reveal())
     try:
         # Until the API server has read it, it serves the one before: two lines for a while.
