@@ -134,11 +134,6 @@ _TEMPLATE = r'\{"deprecated.daemonset.template.generation": "\d+"\}'
 
 ALLOWED = (
     Allowed(
-        r"/etc/kubernetes/manifests/[a-z-]+\.yaml",
-        "Go writes two empty fields, which say nothing: the kubelet goes on with the Pod",
-        lost=(r'\{"creationTimestamp": null\}', r'\{"status": \{\}\}'),
-    ),
-    Allowed(
         r"ConfigMap (kube-system/(kubeadm-config|kube-proxy)|kube-public/cluster-info)",
         "kubeadm quotes text otherwise, and writes the fields of a kubeconfig in another order: the same is said",
     ),

@@ -5,7 +5,6 @@ The rules are kubeadm's (cmd/kubeadm/app/phases/upgrade) and Kubernetes' version
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kubewright.model.arguments import EtcdMember
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.model.node import API_PORT, ControlPlaneNode
 from kubewright.model.objects import to_yaml
+from kubewright.model.pod_meaning import normal
 from kubewright.model.reset import container_flags
 from kubewright.model.version import Version
 from kubewright.model.versions import facts_for, image_references
@@ -228,33 +228,6 @@ def plan(
     return Upgrade(
         target, description, tuple(kubelets), tuple(components), (*verdict.forbidden, *verdict.forceable)
     )
-
-
-def normal(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A manifest without what says nothing: the order of volumes, which is no fixed one in kubeadm, and the empty
-    fields that Go's programs write, such as `status: {}`."""
-    trimmed = copy.deepcopy(dict(manifest))
-    if not trimmed.get("status"):
-        trimmed.pop("status", None)
-    meta = trimmed.get("metadata")
-    if isinstance(meta, dict) and meta.get("creationTimestamp") is None:
-        meta.pop("creationTimestamp", None)
-    spec = trimmed.get("spec") or {}
-    if spec.get("volumes"):
-        spec["volumes"] = sorted(spec["volumes"], key=lambda one: str(one.get("name")))
-    for container in spec.get("containers") or ():
-        if not container.get("resources"):
-            container.pop("resources", None)
-        if container.get("volumeMounts"):
-            container["volumeMounts"] = sorted(
-                container["volumeMounts"], key=lambda one: (str(one.get("mountPath")), str(one.get("name")))
-            )
-    return trimmed
-
-
-def same_manifest(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two static Pods mean the same."""
-    return normal(one) == normal(other)
 
 
 def same_program(shown: Mapping[str, Any], manifest: Mapping[str, Any], name: str) -> bool:

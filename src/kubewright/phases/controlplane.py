@@ -5,9 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
-
-import yaml
+from typing import ClassVar
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
@@ -16,6 +14,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite, Host
 from kubewright.model import manifests
 from kubewright.model.objects import to_yaml
+from kubewright.model.pod_meaning import same_pod
 from kubewright.phases.files import differing, file_changes, private_folders
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -51,8 +50,9 @@ class StaticPods(Phase):
         self._replaced: dict[str, set[str]] = {}
 
     async def look(self) -> list[Change]:
-        """Which manifests differ."""
-        self._wanted = await differing(self._node.host, self._files)
+        """Which manifests say something else. One that only looks otherwise stays: the kubelet takes a Pod with
+        its volumes in another order for another one."""
+        self._wanted = await differing(self._node.host, self._files, same=same_pod)
         return await file_changes(self._node.host, self._wanted)
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
@@ -62,7 +62,7 @@ class StaticPods(Phase):
         other = [
             PurePosixPath(file.path).stem
             for file in self._wanted
-            if file.path in before and not same_pod(before[file.path], file.data)
+            if file.path in before and before[file.path] != file.data
         ]
         containers = await self._containers(*other) if other else {}
         # One that does not run (it fails again and again) has nothing that could be taken for the new one.
@@ -185,21 +185,6 @@ class ApiServerReady(ApiServerUp):
             ill = [line.removeprefix("[-]") for line in error.message.splitlines() if line.startswith("[-]")]
             return ", ".join(ill) or error.message
         return None
-
-
-def same_pod(one: bytes, other: bytes) -> bool:
-    """Whether two manifests say the same: the kubelet goes on with a Pod whose file only looks otherwise."""
-    try:
-        return bool(_said(yaml.safe_load(one)) == _said(yaml.safe_load(other)))
-    except yaml.YAMLError:
-        return False
-
-
-def _said(value: Any) -> Any:
-    """A document without its fields that are null or empty, which mean "not said" (`creationTimestamp: null`)."""
-    if isinstance(value, dict):
-        return {key: said for key, inner in value.items() if (said := _said(inner)) not in (None, {}, [], "")}
-    return [_said(inner) for inner in value] if isinstance(value, list) else value
 
 
 async def ca_directories(host: Host) -> list[str]:

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from kubewright.hosts import FileWrite, Host
 from kubewright.phases.phase import Action, Change
 from kubewright.secret import without_passwords
 
 
-async def differing(host: Host, files: Sequence[FileWrite]) -> list[FileWrite]:
-    """Those of `files` whose content, mode or owner on the host is another. One round trip."""
+async def differing(
+    host: Host, files: Sequence[FileWrite], *, same: Callable[[bytes, bytes], bool] | None = None
+) -> list[FileWrite]:
+    """Those of `files` whose content, mode or owner on the host is another. One round trip.
+
+    Content that says the `same` as what is wanted stays as the host has it, also where mode or owner must change.
+    For that, those that differ are read; no secrets are among them.
+    """
     found = await host.stat_files([file.path for file in files])
+    regular = {path for path, stat in found.items() if stat.kind == "file"}
+    other = {
+        file.path
+        for file in files
+        if file.path in regular and found[file.path].sha256 != hashlib.sha256(file.data).hexdigest()
+    }
+    kept: dict[str, bytes] = {}
+    if same is not None and other:
+        have = await host.read_files(sorted(other))
+        kept = {
+            file.path: have[file.path]
+            for file in files
+            if file.path in have and same(have[file.path], file.data)
+        }
     wanted = []
     for file in files:
         stat = found.get(file.path)
         if (
             stat is None
-            or stat.kind != "file"
+            or file.path not in regular
             or (stat.mode, stat.owner, stat.group) != (file.mode, file.owner, file.group)
-            or stat.sha256 != hashlib.sha256(file.data).hexdigest()
+            or file.path in other - kept.keys()
         ):
-            wanted.append(file)
+            wanted.append(replace(file, content=kept[file.path]) if file.path in kept else file)
     return wanted
 
 

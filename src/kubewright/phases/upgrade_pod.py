@@ -13,6 +13,7 @@ from kubewright.model import upgrade as model
 from kubewright.model.cert_settings import CertSettings
 from kubewright.model.manifests import manifest_path
 from kubewright.model.objects import read_mapping, to_yaml
+from kubewright.model.pod_meaning import same_manifest
 from kubewright.model.reset import TMP_DIR
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -87,7 +88,7 @@ class UpgradePod(Phase):
         """How it differs."""
         self._old = await self._node.host.read_file(self._path) or b""
         before = read_mapping(self._old)
-        if before is not None and model.same_manifest(before, self._pod):
+        if before is not None and same_manifest(before, self._pod):
             self._written = True
             why = await self._not_by_manifest()
             return (

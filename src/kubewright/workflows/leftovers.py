@@ -9,7 +9,7 @@ from kubewright.model import kubeconfig, manifests
 from kubewright.model.arguments import ETCD_CLIENT_PORT, ETCD_PEER_PORT
 from kubewright.model.node_preflight import KUBELET_PORT, NodeChecks
 from kubewright.model.objects import Object, to_yaml
-from kubewright.phases.controlplane import same_pod
+from kubewright.model.pod_meaning import same_pod
 from kubewright.phases.node import Node
 
 
