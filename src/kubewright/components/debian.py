@@ -38,6 +38,7 @@ class DebianSource(Source):
 
     async def ready(self, wants: Sequence[Want]) -> bool:
         """Whether all of them are in the cache."""
+        self._refuse(wants)
         programs: dict[str, CachedFile] = {}
         if any(_is_built(want) for want in wants):
             known = self._apt.kept_source("kubernetes")
@@ -58,12 +59,7 @@ class DebianSource(Source):
 
     async def fetch(self, wants: Sequence[Want], events: Events) -> list[Artifact]:
         """Bring components out of the cache, made first where they are missing."""
-        for want in wants:
-            if refusal := self._refusal(want):
-                raise ComponentError(
-                    f"source {self.name!r} does not have {want}: {refusal}",
-                    exit_code=ExitCode.VERSION_UNAVAILABLE,
-                )
+        self._refuse(wants)
         programs: dict[str, CachedFile] = {}
         if any(_is_built(want) for want in wants):
             programs = dict((await kubernetes(self._cache, self._apt, events)).files)
@@ -116,6 +112,16 @@ class DebianSource(Source):
                 except BaseExceptionGroup as several:
                     raise leaves(several)[0] from None
         return images
+
+    def _refuse(self, wants: Sequence[Want]) -> None:
+        """Raise `ComponentError` where this source cannot bring one of them."""
+        for want in wants:
+            if refusal := self._refusal(want):
+                raise ComponentError(
+                    f"source {self.name!r} does not have {want}: {refusal}",
+                    hint="do without it, or choose another source (source.type)",
+                    exit_code=ExitCode.VERSION_UNAVAILABLE,
+                )
 
     def _refusal(self, want: Want) -> str | None:
         """Why this source cannot bring `want`, or None."""

@@ -69,7 +69,8 @@ class Source(ABC):
 
     @abstractmethod
     async def ready(self, wants: Sequence[Want]) -> bool:
-        """Whether `fetch` would bring these at once, with nothing to build or to download first."""
+        """Whether `fetch` would bring these at once, with nothing to build or to download first. It may raise
+        `ComponentError`, as `fetch` would, where this source does not have one of them."""
 
     @abstractmethod
     async def fetch(self, wants: Sequence[Want], events: Events) -> list[Artifact]:

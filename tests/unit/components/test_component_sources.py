@@ -52,9 +52,11 @@ async def test_debian_has(want: Want, tmp_path: Path) -> None:
 async def test_debian_has_not(want: Want, tmp_path: Path) -> None:
     source = DebianSource(Cache(tmp_path))
     assert not await source.available(want)
-    with pytest.raises(ComponentError, match="does not have") as caught:
-        await source.fetch([want], Events())
-    assert caught.value.exit_code is ExitCode.VERSION_UNAVAILABLE
+    for asked in (source.fetch([want], Events()), source.ready([want])):  # `apply` and `plan`
+        with pytest.raises(ComponentError, match="does not have") as caught:
+            await asked
+        assert caught.value.exit_code is ExitCode.VERSION_UNAVAILABLE
+        assert "source.type" in caught.value.hint
     assert list(tmp_path.iterdir()) == []  # nothing was built for it
 
 
