@@ -212,3 +212,44 @@ async def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ExceptionGroup) as caught:
         await opened(monkeypatch, MANIFEST, AWAY, refused)
     assert sorted(str(error)[:3] for error in caught.value.exceptions) == ["cp1", "cp3"]
+
+
+# -- certificates elsewhere ---------------------------------------------------------------------------------------
+
+
+CERTS = ClusterSpec.model_validate(
+    {
+        "clusterConfiguration": {"certificatesDir": "/etc/kubernetes/certs"},
+        "hosts": [
+            {"name": "cp1", "address": "192.0.2.1", "roles": ["control-plane"]},
+            {"name": "w2", "address": "192.0.2.2", "roles": ["worker"]},
+        ],
+    }
+)
+OWN, USUAL = "/etc/kubernetes/certs/ca.crt", "/etc/kubernetes/pki/ca.crt"
+
+
+@pytest.mark.parametrize(
+    ("control_plane", "worker", "foreign"),
+    [
+        ({OWN: b"ours"}, {OWN: b"ours"}, ""),
+        ({OWN: b"ours"}, {USUAL: b"ours"}, ""),  # kubeadm's join puts it there
+        ({OWN: b"ours", USUAL: b"an old one"}, {}, ""),
+        ({OWN: b"ours"}, {OWN: b"ours", USUAL: b"an old one"}, ""),
+        ({OWN: b"ours"}, {OWN: b"theirs"}, OWN),
+        ({OWN: b"ours"}, {USUAL: b"theirs"}, USUAL),
+    ],
+)
+async def test_the_ca_is_read_where_the_cluster_has_it(
+    monkeypatch: pytest.MonkeyPatch, control_plane: dict[str, bytes], worker: dict[str, bytes], foreign: str
+) -> None:
+    files = {"cp1": control_plane, "w2": worker}
+    monkeypatch.setattr(fleet, "open_host", lambda item, _: Stub(item.name, files[item.name], None))
+    if not foreign:
+        async with fleet.open_fleet(CERTS, None, Events()) as nodes:
+            assert len(nodes) == 2
+        return
+    with pytest.raises(HostError) as caught:
+        async with fleet.open_fleet(CERTS, None, Events()):
+            pass
+    assert f"{foreign} is another cluster's" in str([caught.value.message, *caught.value.evidence])

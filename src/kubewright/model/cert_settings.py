@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kubewright.model.config.duration import timedelta_of
-from kubewright.model.pki import LEAF_VALIDITY, PKI_DIR, KeyKind
+from kubewright.model.pki import LEAF_VALIDITY, PKI_DIR, KeyKind, certificates_dir
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm_types import ClusterConfiguration
@@ -42,7 +42,7 @@ def of_stored(document: Mapping[str, Any]) -> CertSettings:
         validity = timedelta_of(str(document["certificateValidityPeriod"]))
     except (KeyError, ValueError):
         validity = LEAF_VALIDITY
-    return CertSettings(str(document.get("certificatesDir") or PKI_DIR), "external" in etcd, kind, validity)
+    return CertSettings(certificates_dir(document), "external" in etcd, kind, validity)
 
 
 def of_configuration(cluster: ClusterConfiguration) -> CertSettings:

@@ -6,11 +6,11 @@ The facts are kubeadm's reference ("PKI certificates and requirements"); `x509` 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubewright.model.config.duration import timedelta_of
 from kubewright.model.node import ControlPlaneNode, is_address, nth_address, split_endpoint
@@ -82,6 +82,11 @@ class CertSpec:
     def key_path(self, directory: str = PKI_DIR) -> str:
         """Where its private key stands."""
         return posixpath.join(directory, self.base + ".key")
+
+
+def certificates_dir(document: Mapping[str, Any]) -> str:
+    """Where control planes have their certificates, by a ClusterConfiguration in any API version."""
+    return str(document.get("certificatesDir") or PKI_DIR)
 
 
 CA = CertSpec("ca", "ca", "kubernetes", validity=CA_VALIDITY)

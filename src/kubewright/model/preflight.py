@@ -11,6 +11,7 @@ from kubewright.errors import ExitCode, HostError
 from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
 from kubewright.model.facts import HostFacts
 from kubewright.model.kubeconfig import first_server
+from kubewright.model.pki import CA
 
 GIB = 1 << 30
 
@@ -170,13 +171,14 @@ class Belonging:
     """What a host's files say of the cluster that it is in."""
 
     ca: bytes | None
-    """`/etc/kubernetes/pki/ca.crt`."""
+    """The cluster's CA, as it stands at `ca_path`."""
     kubeconfigs: Mapping[str, Mapping[str, Any]]
     """Its kubeconfig files by path, parsed."""
     manifests: bool
     """Whether it has static Pods."""
     user: str = ""
     """Whom its kubelet's certificate names: `system:node:NAME`."""
+    ca_path: str = CA.cert_path()
 
 
 def check_belonging(
@@ -253,7 +255,7 @@ def _why_foreign(
     if belonging.manifests and not control_plane:
         return "/etc/kubernetes/manifests holds a control plane"
     if belonging.ca is not None and ca is not None and belonging.ca.strip() != ca.strip():
-        return "/etc/kubernetes/pki/ca.crt is another cluster's"
+        return f"{belonging.ca_path} is another cluster's"
     for path, config in belonging.kubeconfigs.items():
         cluster: Mapping[str, Any] = next(iter(config.get("clusters") or []), {})
         server = first_server(config)

@@ -13,6 +13,7 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import kubeconfig, x509
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
+from kubewright.model.pki import CA
 from kubewright.model.versions import VersionFacts
 from kubewright.phases import discovery
 from kubewright.phases.api import api_over
@@ -24,7 +25,6 @@ from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence, wait_until
 from kubewright.secret import Secret
 
-CA_PATH = "/etc/kubernetes/pki/ca.crt"
 # Of the kubelet's file the certificate alone: its key is nobody else's business.
 _LOOK = """
 [ ! -s "$1" ] || echo joined
@@ -59,8 +59,10 @@ class Join(Phase):
         kubelet_files: Callable[[str], Sequence[FileWrite]],
         admin: KubeClient,
         issuer: Issuer | None,
+        ca_path: str = CA.cert_path(),
     ) -> None:
-        """`issuer` grants the kubelet's request; None leaves that to the cluster."""
+        """`issuer` grants the kubelet's request; None leaves that to the cluster. `ca_path` is where the cluster's
+        configuration of the kubelets says that the CA is (`clientCAFile`)."""
         self._node = node
         self.host_name = node.name
         self._endpoint = endpoint
@@ -70,6 +72,7 @@ class Join(Phase):
         self._kubelet_files = kubelet_files
         self._admin = admin
         self._issuer = issuer
+        self._ca_path = ca_path
 
     async def look(self) -> list[Change]:
         """Whether the kubelet has its own credentials, which last: a host that was away for longer than they did
@@ -104,7 +107,7 @@ class Join(Phase):
                 kube, self._node.name, self._facts.csr_api_version, issuer=self._issuer,
                 diagnose=self._diagnose,
             )  # fmt: skip
-        await host.write_files([FileWrite(CA_PATH, ca)])
+        await host.write_files([FileWrite(self._ca_path, ca)])
         conf = kubeconfig.dump(kubeconfig.after_bootstrap(self._endpoint, ca))
         await write_client_certificate(host, pair, FileWrite(KUBELET_CONF, conf, kubeconfig.KUBECONFIG_MODE))
         activity.progress("start the kubelet")

@@ -6,6 +6,7 @@ import asyncio
 
 from kubewright.model import x509
 from kubewright.model.objects import to_yaml
+from kubewright.model.pki import CA
 from kubewright.phases.bootstrap import Issuer
 from kubewright.phases.join import Join
 from kubewright.phases.kubelet import Kubelet
@@ -48,6 +49,7 @@ async def _join(run: ApplyRun, node: Node, program_changed: bool) -> None:
         kubelet_files=lambda text: want.kubelet_files(node, text),
         admin=kube,
         issuer=None if (authority := await run.authority()) is None else Issuer(kube, authority),
+        ca_path=CA.cert_path(want.cluster.certificates_dir),
     )
     if any(change.action is Action.RUN for change in await run.do(join)):
         if not run.dry:

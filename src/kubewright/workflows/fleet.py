@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -17,13 +17,13 @@ from kubewright.model.config.endpoint import endpoint_address, endpoint_hosts
 from kubewright.model.facts import HostFacts
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.objects import read_mapping
+from kubewright.model.pki import CA, certificates_dir
 from kubewright.phases.node import Node
 
 _KUBECONFIGS = tuple(
     f"/etc/kubernetes/{name}.conf"
     for name in ("admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
 )
-_CA = "/etc/kubernetes/pki/ca.crt"
 _MANIFESTS = tuple(f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
 
 
@@ -89,6 +89,11 @@ async def open_fleet(
             hosts[item.name] = await stack.enter_async_context(open_host(item, spec.ssh))
         facts: dict[str, HostFacts] = {}
         belonging: dict[str, preflight.Belonging] = {}
+        own = CA.cert_path(certificates_dir(spec.cluster_configuration))
+        # A worker that kubeadm has joined has it in kubeadm's place, wherever the control planes have theirs.
+        ca_paths = {
+            item.name: (own,) if item.is_control_plane else (own, CA.cert_path()) for item in spec.hosts
+        }
 
         async def look(name: str, host: Host) -> None:
             try:
@@ -101,7 +106,7 @@ async def open_fleet(
         async def look_at(name: str, host: Host) -> None:
             async with events.phase("connect", "connect and look", host=name) as activity:
                 facts[name] = await host.facts()
-                belonging[name] = await _belonging(host)
+                belonging[name] = await _belonging(host, ca_paths[name])
                 activity.summary(f"{facts[name].os_name}, {facts[name].cpus} CPUs, {facts[name].arch}")
 
         try:
@@ -144,8 +149,11 @@ async def open_fleet(
         yield nodes
 
 
-async def _belonging(host: Host) -> preflight.Belonging:
-    found = await host.read_files([*_KUBECONFIGS, _CA, *_MANIFESTS, KUBELET_CLIENT_CURRENT])
+async def _belonging(host: Host, ca_paths: Sequence[str]) -> preflight.Belonging:
+    """`ca_paths` are where its CA may be; the first that is there is it."""
+    found = await host.read_files([*_KUBECONFIGS, *ca_paths, *_MANIFESTS, KUBELET_CLIENT_CURRENT])
+    ca_path = next((path for path in ca_paths if path in found), ca_paths[0])
     kubeconfigs = {path: read_mapping(found[path]) or {} for path in _KUBECONFIGS if path in found}
     user = x509.common_name(found.get(KUBELET_CLIENT_CURRENT, b"")) if kubeconfigs else ""
-    return preflight.Belonging(found.get(_CA), kubeconfigs, any(path in found for path in _MANIFESTS), user)
+    manifests = any(path in found for path in _MANIFESTS)
+    return preflight.Belonging(found.get(ca_path), kubeconfigs, manifests, user, ca_path)

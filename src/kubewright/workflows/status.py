@@ -165,11 +165,11 @@ def _sources(spec: ClusterSpec) -> list[HostSource]:
     """The hosts to ask: control planes, and whoever runs a load balancer or an etcd of ours."""
     from kubewright.hosts.open import open_host
     from kubewright.model.config.endpoint import endpoint_hosts
-    from kubewright.model.pki import PKI_DIR
+    from kubewright.model.pki import certificates_dir
     from kubewright.workflows.status_host import HostSource
     from kubewright.workflows.status_parts import Wanted
 
-    pki = str(spec.cluster_configuration.get("certificatesDir") or PKI_DIR)
+    pki = certificates_dir(spec.cluster_configuration)
     endpoint = spec.endpoint
     balancing = {host.name for host in endpoint_hosts(spec)}
     wanted = Wanted()
