@@ -6,6 +6,7 @@ import asyncio
 
 from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
+from kubewright.phases.waiting import wait_until
 
 _LEASES = "kube-node-lease"
 _PATIENCE = 25.0
@@ -44,3 +45,20 @@ async def renewed(kube: KubeClient, name: str) -> str:
     """When a Node's kubelet has last renewed its Lease, by its own clock; empty where it has none."""
     lease = await kube.get("coordination.k8s.io/v1", "Lease", name, _LEASES) or {}
     return str((lease.get("spec") or {}).get("renewTime", ""))
+
+
+async def reports_again(kube: KubeClient, name: str, *, deadline: float) -> None:
+    """Wait until a kubelet that was restarted just now renews its Lease, which it does when it has started: until
+    then the API still shows the last renewal of the one before it.
+
+    Raises `WaitTimeoutError` after `deadline` seconds, and `ApiError` where the API refuses.
+    """
+    before: str | None = None
+
+    async def missing() -> str | None:
+        nonlocal before
+        now = await renewed(kube, name)
+        before = now if before is None else before
+        return "it has not renewed its Lease yet" if now == before else None
+
+    await wait_until(missing, f"{name}: the kubelet to report", deadline=deadline, interval=0.2)

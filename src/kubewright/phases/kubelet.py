@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import ClassVar
 
 from kubewright.errors import ExitCode, HostError
@@ -18,13 +19,16 @@ from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence
 
 _UNIT = "kubelet.service"
+Turn = Callable[[], AbstractAsyncContextManager[None]]
+"""What is entered around the restart of a kubelet that runs."""
 
 
 class Kubelet(Phase):
     """Files of the kubelet, and the unit running with what they say now.
 
     `program_changed` says that a restart is due in any case: the program itself was replaced, for example. Without
-    `enable` it is left to whoever installed the unit whether it starts with the host.
+    `enable` it is left to whoever installed the unit whether it starts with the host. A kubelet that runs takes
+    its `turn` for a restart; one that does not takes none.
     """
 
     name: ClassVar[str] = "kubelet-start"
@@ -37,12 +41,15 @@ class Kubelet(Phase):
         *,
         program_changed: bool = False,
         enable: bool = True,
+        turn: Turn = nullcontext,
     ) -> None:
         self._node = node
         self.host_name = node.name
         self._files = files
         self._program_changed = program_changed
         self._enable = enable
+        self._turn = turn
+        self._runs = False
         self._wanted: list[FileWrite] = []
 
     async def look(self) -> list[Change]:
@@ -54,6 +61,7 @@ class Kubelet(Phase):
             'echo "$(systemctl is-active "$1") $(systemctl is-enabled "$1" 2>/dev/null)"', _UNIT
         )
         active, _, enabled = state.text.partition(" ")
+        self._runs = active == "active"
         if active != "active" or (self._enable and enabled != "enabled"):
             changes.append(Change(Action.RUN, f"start {_UNIT}", self.host_name))
         elif changes or self._program_changed or await self._older_than_files():
@@ -67,6 +75,15 @@ class Kubelet(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write the files and (re)start the kubelet; the pods on the node go on running."""
+        if not self._runs:
+            await self._start()
+            return
+        activity.progress("wait for its turn")
+        async with self._turn():
+            activity.progress("restart it")
+            await self._start()
+
+    async def _start(self) -> None:
         host = self._node.host
         # A kubelet that does not find the folder of its static Pods when it starts looks again after 1 s, then
         # 2 s, up to 20 s; one that finds it is told of each new file by the kernel.

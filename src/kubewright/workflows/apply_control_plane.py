@@ -21,7 +21,6 @@ from kubewright.phases.controlplane import ApiServerUp, StaticPods, ca_directori
 from kubewright.phases.etcd import EtcdHealthy, NewEtcdMember
 from kubewright.phases.etcd_reach import progress_of
 from kubewright.phases.kubeconfigs import Kubeconfigs
-from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.node import Node
 from kubewright.phases.pki import Authorities, Certificates
 from kubewright.phases.shared_certs import SharedCerts, read_shared
@@ -173,7 +172,7 @@ class ControlPlanes:
         async def kubelet() -> None:
             await credentials
             config = to_yaml(want.kubelet_config(run.lead)).decode()
-            await run.do(Kubelet(node, want.kubelet_files(node, config), program_changed=await prepared))
+            await run.kubelet(node, want.kubelet_files(node, config), program_changed=await prepared)
 
         async def images() -> None:
             await prepared

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,34 @@ from kubewright.clients.kube import KubeClient
 from kubewright.clients.kubeconfig import Merged
 from kubewright.clients.paths import Object
 from kubewright.components.source import Artifact, Source, Want
+from kubewright.errors import ApiError, WaitTimeoutError
 from kubewright.events import Events
+from kubewright.hosts import FileWrite
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.loadbalancer import Backend
 from kubewright.model.node_origin import HOST_ANNOTATION, Origin
 from kubewright.model.pki import CA
 from kubewright.model.x509 import KeyPair
+from kubewright.phases.alive import reports_again
 from kubewright.phases.controlplane import ApiServerReady
 from kubewright.phases.install import Images, Programs
+from kubewright.phases.kubelet import Kubelet
+from kubewright.phases.kubelet_turns import KubeletTurns
 from kubewright.phases.node import Node
 from kubewright.phases.nodes import NodeMarks
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.prepare import Kernel, Packages, Runtime
 from kubewright.secret import Secret
+from kubewright.workflows.any_plane import any_plane
 from kubewright.workflows.desired import Artifacts, Desired
 from kubewright.workflows.endpoint import Endpoint
 from kubewright.workflows.etcd_hosts import OutsideEtcd
 from kubewright.workflows.fleet import AbandonedError
 from kubewright.workflows.run_token import RunToken
+
+_REPORTS = 60.0
+"""Seconds in which a kubelet that was restarted must have given a sign of life."""
 
 
 @dataclass
@@ -95,6 +105,7 @@ class ApplyRun:
         """Control planes that the file names no more, and that serve until they leave."""
         self._backends: dict[str, Backend] = {}
         self._changing_backends = asyncio.Lock()
+        self._turns = KubeletTurns(events)
 
     @property
     def want(self) -> Desired:
@@ -165,6 +176,43 @@ class ApplyRun:
         await self.do(Images(node, self._artifacts.of(wants), "images" if first else "more-images"))
         if not first:
             self.imported[node.name].set()
+
+    async def kubelet(self, node: Node, files: Sequence[FileWrite], *, program_changed: bool) -> None:
+        """A node's kubelet, running with these files. Those that run restart one after another."""
+        turn = partial(self._kubelet_turn, node)
+        await self.do(Kubelet(node, files, program_changed=program_changed, turn=turn))
+
+    @asynccontextmanager
+    async def _kubelet_turn(self, node: Node) -> AsyncIterator[None]:
+        """Inside, no other kubelet restarts; it ends when this one reports again, and its Pods are Ready again.
+
+        Where no API answers, there is nobody whom the restart could cost something, and nothing to wait by: a
+        control plane's kubelet may be what its API server waits for.
+        """
+        async with self._answering(node) as kube:
+            if kube is None:
+                yield
+                return
+            async with self._turns.turn(node, kube):
+                yield
+                try:
+                    await reports_again(kube, node.name, deadline=_REPORTS)
+                except (WaitTimeoutError, ApiError) as error:
+                    self.events.warn(
+                        f"{node.name}: its kubelet was restarted, and no sign of life is seen: {error.message}",
+                        host=node.name,
+                    )
+
+    @asynccontextmanager
+    async def _answering(self, node: Node) -> AsyncIterator[KubeClient | None]:
+        """An API that answers by now; None where none does. A control plane's kubelet must not wait for `api`,
+        which may wait for it."""
+        if self.api.done():
+            yield None if self.api.exception() else self.api.result()[0]
+            return
+        own = [node] if node in self.planes else []
+        async with any_plane([*own, *(one for one in self.planes if one is not node)]) as (_, kube, _):
+            yield kube
 
     def marks(self, kube: KubeClient, node: Node) -> NodeMarks:
         """A Node's labels, taints and annotations."""

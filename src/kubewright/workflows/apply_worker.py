@@ -9,7 +9,6 @@ from kubewright.model.objects import to_yaml
 from kubewright.model.pki import CA
 from kubewright.phases.bootstrap import Issuer
 from kubewright.phases.join import Join
-from kubewright.phases.kubelet import Kubelet
 from kubewright.phases.kubelet_join import KUBELET_CONF
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change
@@ -59,5 +58,5 @@ async def _join(run: ApplyRun, node: Node, program_changed: bool) -> None:
         # A kubelet registers its Node when it starts: one whose Node was deleted must start again.
         unknown = await kube.get("v1", "Node", node.name) is None
         files = want.kubelet_files(node, config)
-        await run.do(Kubelet(node, files, program_changed=program_changed or unknown))
+        await run.kubelet(node, files, program_changed=program_changed or unknown)
     await run.do(run.marks(kube, node))
