@@ -110,6 +110,23 @@ def with_server(config: Mapping[str, Any], server: str) -> Object:
     return {**config, "clusters": clusters}
 
 
+def with_current_server(config: Mapping[str, Any], server: str) -> Object:
+    """A kubeconfig whose current cluster is reached at `server`, under each name that it has there.
+
+    Other clusters, which somebody has merged into it, stay as they are. Raises `ConfigError` where the current
+    context leads to no cluster.
+    """
+    before = current_server(config)
+
+    def moved(entry: Any) -> Any:
+        inner = entry.get("cluster") if isinstance(entry, dict) else None
+        if not isinstance(inner, dict) or str(inner.get("server") or "") != before:
+            return entry
+        return {**entry, "cluster": {**inner, "server": server}}
+
+    return {**config, "clusters": [moved(entry) for entry in config.get("clusters") or []]}
+
+
 def with_certificate(spec: KubeconfigSpec, ca: bytes, pair: x509.KeyPair) -> Object:
     """A kubeconfig with the client certificate and its key inside: a secret document."""
     return _document(
@@ -225,6 +242,11 @@ def current(document: Mapping[str, Any]) -> tuple[Object, Object]:
         _entry(document, "clusters", str(context.get("cluster", "")), "cluster"),
         _entry(document, "users", str(context.get("user", "")), "user"),
     )
+
+
+def current_server(document: Mapping[str, Any]) -> str:
+    """Where the current cluster is reached; empty where it does not say it. Raises `ConfigError` as `current`."""
+    return str(current(document)[0].get("server") or "")
 
 
 def first_server(document: Mapping[str, Any]) -> str:
