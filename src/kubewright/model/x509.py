@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
@@ -213,6 +213,13 @@ def description(cert: bytes) -> str:
     return f"{found.subject.rfc4514_string()}, issued by {found.issuer.rfc4514_string()}, for {said}"[:300]
 
 
+def lacking(cert: bytes, names: Iterable[str]) -> list[str]:
+    """Those of `names` (DNS names and IP addresses) that a certificate is not for. Raises `ConfigError`."""
+    found = _extension(load_cert(cert), x509.SubjectAlternativeName)
+    have = {str(name.value) for name in found} if found is not None else set()
+    return [name for name in names if _canonical(name) not in have]
+
+
 def ca_hash(cert: bytes) -> str:
     """The pin by which a joining node knows a CA: `sha256:` and the digest of its public key (RFC 7469)."""
     der = (
@@ -299,6 +306,13 @@ def _name_reasons(cert: x509.Certificate, spec: CertSpec) -> list[str]:
         have |= {str(address) for address in names.get_values_for_type(x509.IPAddress)}
     wanted = [*spec.dns_names, *(str(ipaddress.ip_address(address)) for address in spec.addresses)]
     return [f"lacks the name {name}" for name in wanted if name not in have]
+
+
+def _canonical(name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 def _leaf(

@@ -1,4 +1,4 @@
-"""Whether an address that the user runs leads to this cluster, and to no other."""
+"""Whether an endpoint leads to this cluster, and to no other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EndpointIsOurs(Phase):
         self.host_name = node.name
         self._address = address
         self._ca = ca
-        self._must_answer = must_answer
+        self._deadline = _DEADLINE
         self.always_verify = must_answer  # type: ignore[misc]  # before there is a cluster nobody can answer
 
     async def look(self) -> list[Change]:
@@ -49,10 +49,12 @@ class EndpointIsOurs(Phase):
     async def verify(self, activity: Activity) -> None:
         """Wait until this cluster answers there. Raises `WaitTimeoutError`."""
         await wait_until(
-            self._silent, f"the endpoint {self._address} to answer", deadline=_DEADLINE, interval=0.25,
-            progress=activity.progress,
-            hint="let your load balancer pass TCP on to port 6443 of the control planes: nobody else changes it",
+            self._silent, f"the endpoint {self._address} to answer", deadline=self._deadline, interval=0.25,
+            progress=activity.progress, hint=self._hint(),
         )  # fmt: skip
+
+    def _hint(self) -> str:
+        return "let your load balancer pass TCP on to port 6443 of the control planes: nobody else changes it"
 
     async def _silent(self) -> str | None:
         """Why nobody answers; None where this cluster does. Raises `HostError` where another one does."""
@@ -91,6 +93,28 @@ class EndpointIsOurs(Phase):
             hint="let it lead to the control planes of this cluster, or give another endpoint in cluster.yaml",
             evidence=_description(pem), exit_code=ExitCode.HOST_IN_OTHER_CLUSTER,
         )  # fmt: skip
+
+
+class EndpointAnswers(EndpointIsOurs):
+    """An endpoint of any type answers one host with a certificate of this cluster's CA for its name."""
+
+    name: ClassVar[str] = "endpoint-answers"
+    title: ClassVar[str] = "wait until the endpoint answers"
+
+    def __init__(self, node: Node, address: str, ca: bytes, *, deadline: float = _DEADLINE) -> None:
+        """`node` connects to `address`, a `host:port`; `ca` is the cluster's as PEM, `deadline` in seconds."""
+        super().__init__(node, address, ca, must_answer=True)
+        self._deadline = deadline
+
+    async def look(self) -> list[Change]:
+        """Nothing: its programs may have just been started."""
+        return []
+
+    def _hint(self) -> str:
+        return (
+            f"can {self.host_name} reach {self._address}? Where Kubewright runs its proxies, "
+            "`systemctl status 'kubewright-*'` on their hosts tells more"
+        )
 
 
 def _description(pem: bytes) -> list[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from tests.unit.phases.memory_host import MemoryHost
 
-from kubewright.errors import ExitCode, HostError
+from kubewright.errors import ExitCode, HostError, WaitTimeoutError
+from kubewright.events import Events
 from kubewright.hosts import HostFacts
 from kubewright.model import x509
 from kubewright.model.config.cluster import HostSpec
 from kubewright.model.pki import CertSpec, KeyKind, Usage
-from kubewright.phases.endpoint import EndpointIsOurs
+from kubewright.phases.endpoint import EndpointAnswers, EndpointIsOurs
 from kubewright.phases.node import Node
 
 KIND = KeyKind.ECDSA_P256
@@ -114,3 +115,34 @@ async def test_silence_is_no_refusal() -> None:
             assert "as cp1 sees it" in (await asking(port, ca)._silent() or "")
     assert "as cp1 sees it" in (await asking(port, OURS.cert)._silent() or "")
     assert await asking(port, OURS.cert).look() == []
+
+
+def answers(port: int, address: str = "api.example.com:6443") -> EndpointAnswers:
+    spec = HostSpec(name="w1", address="10.0.0.7")
+    host = Near(port)
+    host.name = "w1"
+    return EndpointAnswers(
+        Node(spec, host, HostFacts.__new__(HostFacts), "10.0.0.7"), address, OURS.cert, deadline=0.0
+    )
+
+
+async def test_an_endpoint_that_answers_one_host_changes_nothing(tmp_path: Path) -> None:
+    async with endpoint(tmp_path, OURS, OURS.cert) as phase:
+        port = phase._node.host._port  # type: ignore[attr-defined]
+        assert await answers(port).run(Events()) == []
+
+
+async def test_an_endpoint_that_never_answers_is_told_with_who_asked() -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(WaitTimeoutError, match=r"api\.example\.com:6443 to answer") as caught:
+            await answers(server.sockets[0].getsockname()[1]).run(Events())
+    assert "as w1 sees it" in caught.value.evidence[0]
+    assert "can w1 reach api.example.com:6443?" in caught.value.hint
+
+
+async def test_an_endpoint_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    async with endpoint(tmp_path, OTHER, OURS.cert) as phase:
+        port = phase._node.host._port  # type: ignore[attr-defined]
+        with pytest.raises(HostError, match="another cluster's certificate"):
+            await answers(port).run(Events())
