@@ -119,12 +119,14 @@ class EtcdClient:
 
     A request that any member can answer goes to each endpoint in turn until one does. All of them can be
     repeated: what has been done already is no error. `timeout` is a request's, in seconds: a cluster that has no
-    leader needs several to say so. Raises `EtcdError`.
+    leader needs several to say so. Without `credentials` it speaks plain HTTP, to `http` endpoints alone: that is
+    for an etcd that is about to be given TLS. Raises `EtcdError`.
     """
 
     def __init__(
-        self, endpoints: Iterable[str], credentials: Credentials, connect: Connect, *, timeout: float = 7.0
-    ) -> None:
+        self, endpoints: Iterable[str], credentials: Credentials | None, connect: Connect, *,
+        timeout: float = 7.0,
+    ) -> None:  # fmt: skip
         self.endpoints = list(dict.fromkeys(endpoints))
         self._credentials = credentials
         self._connect = connect
@@ -272,19 +274,23 @@ class EtcdClient:
         )  # fmt: skip
 
     async def _request(self, endpoint: str, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        url, keys = urlsplit(endpoint), self._credentials
+        if keys is None and url.scheme != "http":
+            raise EtcdError(f"etcd at {endpoint}: it is not asked without credentials", status=401)
+        scheme = "http" if keys is None else "https"
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout, connector=aiohttp.TCPConnector(ssl=self._credentials.context())
+                timeout=self._timeout,
+                connector=aiohttp.TCPConnector(ssl=True if keys is None else keys.context()),
             )
-        url = urlsplit(endpoint)
         try:
             async with asyncio.timeout(self._timeout.total):
                 address, port = await self._way(endpoint)
                 host = f"[{address}]" if ":" in address else address
                 async with self._session.request(
-                    "GET" if body is None else "POST", f"https://{host}:{port}{path}",
+                    "GET" if body is None else "POST", f"{scheme}://{host}:{port}{path}",
                     data=None if body is None else json.dumps(body).encode(),
-                    headers={"Host": url.netloc}, server_hostname=url.hostname,
+                    headers={"Host": url.netloc}, server_hostname=None if keys is None else url.hostname,
                 ) as response:  # fmt: skip
                     return _parsed(endpoint, path, response.status, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -50,7 +50,7 @@ def pod(
     going: bool = False,
 ) -> dict[str, Any]:
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": since}
-    container = {"name": "c"} | ({probe: {"httpGet": {}}} if probe else {})
+    container: dict[str, Any] = {"name": "c"} | ({probe: {"httpGet": {}}} if probe else {})
     meta = {"namespace": "default", "name": name, "uid": f"uid-{name}"}
     return {
         "metadata": meta | ({"deletionTimestamp": "now"} if going else {}),
