@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -21,7 +22,11 @@ _LEADER = b"etcd_server_has_leader "
 
 
 async def out_of_reach(host: Host, peer_urls: Sequence[str]) -> list[str]:
-    """Those members, by their peer URLs, whom the host cannot connect to, each with what was seen."""
+    """Those members, by their peer URLs, whom the host cannot connect to, each with what was seen.
+
+    Who answers a handshake with plain http, or with an alert (as etcd does with TLS 1.2 to whom shows no
+    certificate), has been reached.
+    """
 
     async def why(url: str) -> str:
         parts = urlsplit(url)
@@ -34,6 +39,9 @@ async def out_of_reach(host: Host, peer_urls: Sequence[str]) -> list[str]:
         except KubewrightError as error:
             return f"{url}: {error.message}"
         except OSError as error:
+            ended = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            if isinstance(error, ssl.SSLError) and not ended:
+                return ""
             return f"{url}: {str(error) or 'the connection was refused'}"
         return ""
 

@@ -72,3 +72,26 @@ async def test_who_cannot_be_connected_to_is_named() -> None:
         pass  # and nobody listens there any more
     [said] = await out_of_reach(machine, ["https://192.0.2.1:2380"])
     assert said.startswith("https://192.0.2.1:2380: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reached"),
+    [(b"HTTP/1.0 400 Bad Request\r\n\r\n", True), (bytes.fromhex("15030300020228"), True), (b"", False)],
+)
+async def test_who_answers_without_a_handshake_has_been_reached(answer: bytes, reached: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)  # plain http, TLS's alert handshake_failure, or nothing
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(serve if answer else end, "127.0.0.1", 0)
+    async with server:
+        machine = Machine(server.sockets[0].getsockname()[1])
+        found = await out_of_reach(machine, ["https://192.0.2.1:2380"])
+    assert bool(found) is not reached
