@@ -242,6 +242,28 @@ async def test_everything_that_is_wrong_is_listed_at_once_though_no_api_answers(
     assert len(said.splitlines()) == 7
 
 
+async def test_etcds_certificates_count_where_etcd_has_any(port: int) -> None:
+    cluster = Cluster(port)
+    cluster.certificates = True
+    cp1 = cluster.machines["cp1"]
+    del cp1.files["/etc/kubernetes/admin.conf"]
+    old = datetime.now(UTC) - timedelta(days=5000)
+    ended = x509.self_signed_ca(pki.ETCD_CA, x509.new_key(KeyKind.ECDSA_P256), old).cert
+    cp1.put(f"{PKI}/etcd/server.crt", ended)
+    await cluster.check()  # a leftover: this etcd has no CA
+    cp1.put(f"{PKI}/etcd/ca.crt", ended)
+    cp1.put(f"{PKI}/etcd/ca.key")
+    said = await cluster.refused()
+    assert said[0].startswith(f"cp1: {PKI}/etcd/server.crt ended on")
+    assert len(said) == 2, "and its CA"
+
+
+async def test_a_member_under_another_name_is_asked_once(port: int, etcd: Etcd) -> None:
+    etcd.members = [{**_MEMBER, "name": "host-7"}]
+    etcd.health = "false"
+    assert len(await Cluster(port).refused()) == 1
+
+
 async def test_what_the_api_refuses_is_a_finding(port: int) -> None:
     cluster = Cluster(port)
     cluster.kube.error = ApiError("GET /api/v1: 401 Unauthorized", status=401)
