@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from kubewright.clients.cri import CriClient, CriError, Sandbox, open_cri, system_containers
 from kubewright.events import Activity
-from kubewright.model.manifests import API_SERVER, CONTROLLER, SCHEDULER_POD, manifest_path
+from kubewright.model.manifests import API_SERVER, CONTROLLER, ETCD, SCHEDULER_POD, manifest_path
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import unit_evidence, wait_until
@@ -25,12 +25,14 @@ class ServersGone(Phase):
     name: ClassVar[str] = "stop-control-plane"
     title: ClassVar[str] = "stop the API server and the controllers"
     always_verify: ClassVar[bool] = True
+    servers: ClassVar[tuple[str, ...]] = _SERVERS
+    """The names of the containers that end."""
 
     def __init__(self, node: Node, cri_socket: str) -> None:
         self._node = node
         self.host_name = node.name
         self._socket = cri_socket
-        self._paths = [manifest_path(name) for name in _SERVERS]
+        self._paths = [manifest_path(name) for name in self.servers]
 
     async def look(self) -> list[Change]:
         """Which manifests are there; without any, which Pods are left that a kubelet that does not run will never
@@ -75,7 +77,7 @@ class ServersGone(Phase):
 
     async def _left(self, cri: CriClient) -> list[tuple[str, Sandbox]]:
         """The containers that still run, by name, each with its Pod."""
-        return [(one.name, pod) for one, pod in await system_containers(cri, _SERVERS) if one.running]
+        return [(one.name, pod) for one, pod in await system_containers(cri, self.servers) if one.running]
 
     async def verify(self, activity: Activity) -> None:
         """Wait until none of them runs: whom an API server still serves would miss its etcd."""
@@ -89,3 +91,14 @@ class ServersGone(Phase):
         async with self._runtime() as cri:
             names = {name for name, _ in await self._left(cri)}
         return f"{', '.join(sorted(names))} still runs" if names else None
+
+
+class StaticPodsGone(ServersGone):
+    """All programs of a control plane end, etcd too: what is to run is put back from a backup."""
+
+    title: ClassVar[str] = "stop the static Pods"
+    servers: ClassVar[tuple[str, ...]] = (*_SERVERS, ETCD)
+
+    @property
+    def _hint(self) -> str:
+        return "then run the same command again"
