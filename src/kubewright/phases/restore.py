@@ -61,11 +61,9 @@ compared | asked | sed 's/^/U /'
 extra "$@" | asked | sed 's/^/D /'
 """
 )
-# What is there now is kept once, before anything of it goes.
 _KEEP = r"""
-root=$1; folder=$2; shift 3
+root=$1; folder=$2; shift 2
 umask 077
-[ ! -f "$folder/before-restore.tar" ] || exit 0
 for path; do
   shift
   [ -e "$path" ] || [ -L "$path" ] || continue
@@ -130,11 +128,32 @@ printf '%s\n' "$token" >"$marker.part" && mv -f -- "$marker.part" "$marker" && r
 """
 
 
+class FilesKept(Phase):
+    """What is in the places of a backup's files before the first of its restores is kept beside them."""
+
+    name: ClassVar[str] = "keep-files"
+    title: ClassVar[str] = "keep the node's files as they are now"
+
+    def __init__(self, node: Node, backup_id: str) -> None:
+        self._node = node
+        self.host_name = node.name
+        self._folder = model.directory(backup_id)
+        self._path = f"{self._folder}/before-restore.tar"
+
+    async def look(self) -> list[Change]:
+        """Whether they are kept. What is there stays: a killed restore may have left half of each file since."""
+        found = await self._node.host.stat_files([self._path], digest=False)
+        return [] if found else [Change(Action.CREATE, self._path, self.host_name)]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Keep them."""
+        await self._node.host.shell(_KEEP, "/", self._folder, *model.KEPT, timeout=_TIMEOUT)
+
+
 class FilesRestored(Phase):
     """The files of a host are those of its backup, and no others are beside them.
 
-    Manifests of static Pods are left alone without `manifests`. The kubelet must not run. What there was before
-    the first of all restores is kept beside the backup, in `before-restore.tar`.
+    Manifests of static Pods are left alone without `manifests`. The kubelet must not run.
     """
 
     name: ClassVar[str] = "restore-files"
@@ -160,8 +179,7 @@ class FilesRestored(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Remove what was not there, then unpack the rest."""
-        for script in (_KEEP, _UNPACK):
-            await self._node.host.shell(script, *self._arguments(), timeout=_TIMEOUT)
+        await self._node.host.shell(_UNPACK, *self._arguments(), timeout=_TIMEOUT)
 
     async def verify(self, activity: Activity) -> None:
         """Compare again. Raises `HostError` with what still differs."""
@@ -239,6 +257,8 @@ class EtcdRestored(Phase):
         self._folder = model.directory(backup_id)
         self._new = f"{data_dir}/.kubewright-restoring"
         self._whole = f"{data_dir}/.kubewright-restored-{token}"
+        self.bumped = False
+        """Whether this run has made data that goes on after the revisions which clients have seen."""
 
     async def look(self) -> list[Change]:
         """Whether this restore has brought it back already."""
@@ -265,6 +285,7 @@ class EtcdRestored(Phase):
                 token=self._token, bump=bump,
             )  # fmt: skip
             await self._run(image, program, *arguments)
+            self.bumped = bump
         activity.progress("put it in place")
         await host.shell(
             _PLACE, self._data_dir, self._new, self._whole, f"{self._data_dir}/member.before-restore-{self._id}",

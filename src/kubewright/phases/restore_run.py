@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from kubewright.clients.cri import open_cri, system_containers
+from kubewright.clients.cri import RuntimeContainer, open_cri, system_containers
 from kubewright.clients.kube import KubeClient
 from kubewright.errors import ExitCode, HostError
 from kubewright.events import Activity
+from kubewright.model.objects import SYSTEM
 from kubewright.phases.alive import renewed
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -17,6 +18,20 @@ from kubewright.phases.waiting import container_evidence, unit_evidence, wait_un
 _UNIT = "kubelet.service"
 _RUN_DEADLINE = 180.0
 _REPORT_DEADLINE = 120.0
+# Ends tasks as their kubelet would: they are asked to, and get some seconds for it.
+_END = r"""
+for id; do ctr -n k8s.io tasks kill -s SIGTERM "$id"; done 2>/dev/null
+n=0
+while [ $((n += 1)) -lt 50 ]; do
+  left=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }')
+  some=
+  for id; do if printf '%s\n' "$left" | grep -qxF -- "$id"; then some=yes; fi; done
+  [ -n "$some" ] || exit 0
+  sleep 0.2
+done
+for id; do ctr -n k8s.io tasks kill -s SIGKILL "$id"; done 2>/dev/null
+true
+"""
 
 
 class KubeletStopped(Phase):
@@ -129,16 +144,70 @@ class NodesReport(Phase):
 
     async def verify(self, activity: Activity) -> None:
         """Wait until each has renewed its Lease: what stands there at first may be as old as the snapshot."""
-        before = {name: await renewed(self._kube, name) for name in self._names}
-        silent = dict(before)
+        before: dict[str, str] = {}
+        silent = dict.fromkeys(self._names)
 
         async def missing() -> str | None:
             for name in list(silent):
-                if await renewed(self._kube, name) != before[name]:
+                now = await renewed(self._kube, name)
+                if before.setdefault(name, now) != now:
                     del silent[name]
             return f"{', '.join(silent)} does not report yet" if silent else None
 
         await wait_until(
             missing, f"{', '.join(self._names)} to report", deadline=_REPORT_DEADLINE, interval=0.5,
             progress=activity.progress, hint="journalctl -u kubelet on that host tells more",
+        )  # fmt: skip
+
+
+class WatchersRestarted(Phase):
+    """The containers of kube-system's Pods run anew, but for static Pods.
+
+    After a restore revisions begin again at an earlier number. Who goes on watching after a later one is told
+    nothing until that comes again, and kube-proxy, for example, would keep API servers that are gone (Kubernetes'
+    documentation, "Restoring an etcd cluster"). The Pods themselves stay, with their addresses and rules.
+    """
+
+    name: ClassVar[str] = "restart-watchers"
+    title: ClassVar[str] = "restart what watches the API"
+
+    def __init__(self, node: Node, cri_socket: str, static: Sequence[str]) -> None:
+        """`static` are the names of the containers that are spared."""
+        self._node = node
+        self.host_name = node.name
+        self._socket = cri_socket
+        self._static = frozenset(static)
+        self._before: list[RuntimeContainer] = []
+
+    async def look(self) -> list[Change]:
+        """Which run."""
+        self._before = await self._running()
+        return [Change(Action.RUN, f"restart container {one.name}", self.host_name) for one in self._before]
+
+    async def _running(self) -> list[RuntimeContainer]:
+        async with open_cri(self._node.host, self._socket) as cri:
+            pods = {pod.id for pod in await cri.sandboxes() if pod.namespace == SYSTEM}
+            return [
+                one
+                for one in await cri.containers()
+                if one.running and one.sandbox in pods and one.name not in self._static
+            ]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """End them; the kubelet starts them again."""
+        await self._node.host.shell(_END, *(one.id for one in self._before), timeout=60)
+
+    async def verify(self, activity: Activity) -> None:
+        """Wait until each has a successor."""
+
+        async def missing() -> str | None:
+            old = {one.id for one in self._before}
+            new = {(one.sandbox, one.name) for one in await self._running() if one.id not in old}
+            left = sorted({one.name for one in self._before if (one.sandbox, one.name) not in new})
+            return f"{', '.join(left)} does not run again yet" if left else None
+
+        await wait_until(
+            missing, f"{self.host_name}: the kubelet to start containers again", deadline=_RUN_DEADLINE,
+            interval=0.25, diagnose=lambda: unit_evidence(self._node.host, "kubelet"),
+            progress=activity.progress, hint="journalctl -u kubelet tells more",
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ from kubewright.model.arguments import EtcdMember
 from kubewright.phases.backup import Backup
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action
-from kubewright.phases.restore import RECORD, EtcdRestored, FilesRestored, RestoreBegun, RestoreOver
+from kubewright.phases.restore import (
+    RECORD,
+    EtcdRestored,
+    FilesKept,
+    FilesRestored,
+    RestoreBegun,
+    RestoreOver,
+)
 
 ID = "20261122-001500"
 FOLDER = f"/var/lib/kubewright/backups/{ID}"
@@ -123,7 +131,6 @@ async def test_all_files_are_as_they_were(tmp_path: Path) -> None:
     await FilesRestored(node, ID, manifests=True).run(Events())
     assert kept(host) == before
     assert await FilesRestored(node, ID, manifests=True).run(Events()) == []
-    assert host.at(f"{FOLDER}/before-restore.tar").stat().st_mode & 0o777 == 0o600
 
 
 async def test_static_pods_come_only_when_told(tmp_path: Path) -> None:
@@ -149,11 +156,23 @@ async def test_what_a_killed_run_has_left_is_finished(tmp_path: Path) -> None:
     host.program("tar", f'case "$*" in *-xpf*) exit 137 ;; esac; exec {real} "$@"')
     with pytest.raises(CommandError):
         await FilesRestored(node, ID, manifests=True).run(Events())
-    first = host.at(f"{FOLDER}/before-restore.tar").read_bytes()
     (host.bin / "tar").unlink()
     await FilesRestored(node, ID, manifests=True).run(Events())
     assert kept(host) == before
-    assert host.at(f"{FOLDER}/before-restore.tar").read_bytes() == first
+
+
+async def test_what_there_was_before_a_restore_is_kept(tmp_path: Path) -> None:
+    node = await backed(tmp_path)
+    host = rooted(node)
+    convert(host)
+    assert len(await FilesKept(node, ID).run(Events())) == 1
+    kept_now = host.at(f"{FOLDER}/before-restore.tar")
+    assert kept_now.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(kept_now) as tar:
+        names = tar.getnames()
+    assert {"etc/kubernetes/manifests/other.yaml", "var/lib/kubelet/pki/client-2.pem"} <= {*names}
+    await FilesRestored(node, ID, manifests=True).run(Events())
+    assert await FilesKept(node, ID).run(Events()) == []
 
 
 async def test_what_a_backup_does_not_know_is_left(tmp_path: Path) -> None:
