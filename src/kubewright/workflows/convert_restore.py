@@ -268,9 +268,14 @@ class Restore(StepRun):
 
     async def _reset(self, node: Node) -> None:
         run = _Leaving(node, ResetConfiguration(), self.events, kubeconfig_path="", dry=self.dry)
+        installed = await run.installed()
+        socket = await runtime_socket(node.host, "", installed)
         await run.remove_etcd_member()
         await run.cleanup_node()
         self.changes += run.changes
+        if installed.is_control_plane and not self.dry:
+            # A reset only warns of what it cannot end, and members that went on would be the old cluster still.
+            await self.do(StaticPodsGone(node, socket))
 
     async def _files(self, node: Node, *, manifests: bool) -> None:
         await self.do(FilesRestored(node, self._id, manifests=manifests))

@@ -128,9 +128,8 @@ class Cluster:
             host = rooted(run.node)
             if not run.dry:
                 cluster.done.append(f"reset {host.name}, data {run._etcd_data}")
-                cluster.runtimes[host.name].names = set()
                 host.put("/kubelet", "inactive")
-                for path in ("/etc/kubernetes/pki/ca.crt", f"{MANIFESTS}/etcd.yaml"):
+                for path in ("/etc/kubernetes/pki/ca.crt", *(f"{MANIFESTS}/{pod}.yaml" for pod in PODS)):
                     host.at(path).unlink()
             run.changes.append(Change(Action.DELETE, "all", host.name))
 
@@ -265,6 +264,7 @@ async def test_a_cluster_is_what_it_was(cluster: Cluster) -> None:
         assert cluster.runtimes[name].proxy == "proxy-1", "it watches anew"
     assert cluster.runtimes["cp1"].seen() == set(PODS)
     assert not any(cluster.host(name).at(RECORD).exists() for name in ("cp1", "cp2"))
+    assert cluster.runtimes["cp2"].seen() == set(), "a reset may have left Pods"
     assert cluster.host("idle").at("/kubelet").read_text() == "active", "it is none of this cluster's"
     assert not cp1.at(f"{FOLDER}/restore-token").exists()
 
@@ -374,4 +374,4 @@ async def test_a_path_is_no_backup(cluster: Cluster) -> None:
     with pytest.raises(ConfigError):
         await cluster.restore(backup_id="../../../etc")
     with pytest.raises(ConfigError):
-        Restore(ClusterSpec.model_construct(), [], "..", Events(), dry=True)
+        Restore(ClusterSpec.model_construct(hosts=[]), [], "..", Events(), dry=True)
