@@ -200,3 +200,30 @@ def files_of_secret(
         if sealed:
             found[file.path] = decrypt(sealed, key, file.data_key)
     return found
+
+
+def same_pem(one: bytes, other: bytes) -> bool:
+    """Whether two files hold the same certificate, or the same private key: who has brought them to a control
+    plane may have written them otherwise."""
+    if one.strip() == other.strip():
+        return True
+    for read in (_certificate, _public_half):
+        try:
+            return read(one) == read(other)
+        except ConfigError:
+            continue
+    return False
+
+
+def _certificate(pem: bytes) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from kubewright.model.x509 import load_cert
+
+    return load_cert(pem).public_bytes(Encoding.DER)
+
+
+def _public_half(pem: bytes) -> bytes:
+    from kubewright.model.x509 import public_key
+
+    return public_key(Secret(pem))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kubewright.hosts import FileWrite, Host
 from kubewright.phases.phase import Action, Change
-from kubewright.secret import without_passwords
+from kubewright.secret import Secret, without_passwords
 
 
 async def differing(
@@ -18,7 +18,7 @@ async def differing(
     """Those of `files` whose content, mode or owner on the host is another. One round trip.
 
     Content that says the `same` as what is wanted stays as the host has it, also where mode or owner must change.
-    For that, those that differ are read; no secrets are among them.
+    For that, those that differ are read.
     """
     found = await host.stat_files([file.path for file in files])
     regular = {path for path, stat in found.items() if stat.kind == "file"}
@@ -44,7 +44,10 @@ async def differing(
             or (stat.mode, stat.owner, stat.group) != (file.mode, file.owner, file.group)
             or file.path in other - kept.keys()
         ):
-            wanted.append(replace(file, content=kept[file.path]) if file.path in kept else file)
+            content = kept.get(file.path)
+            if content is not None:
+                file = replace(file, content=Secret(content) if file.secret else content)
+            wanted.append(file)
     return wanted
 
 

@@ -42,17 +42,15 @@ class SharedCerts(Phase):
 
     async def look(self) -> list[Change]:
         """Which of them are not there, or are others."""
-        self._wanted = await differing(self._node.host, self._files)
+        self._wanted = await differing(self._node.host, self._files, same=copy_certs.same_pem)
         await self._refuse_replacing()
         return await file_changes(self._node.host, self._wanted)
 
     async def _refuse_replacing(self) -> None:
         """Raise `HostError` where an authority of a running control plane would be replaced."""
         manifest = manifests.manifest_path(manifests.API_SERVER)
-        there = await self._node.host.stat_files(
-            [manifest, *(file.path for file in self._wanted)], digest=False
-        )
-        others = [file.path for file in self._wanted if file.path in there]
+        there = await self._node.host.read_files([manifest, *(file.path for file in self._wanted)])
+        others = [file.path for file in self._wanted if file.path in there and file.data != there[file.path]]
         if manifest in there and others:
             raise HostError(
                 f"{self.host_name}: {others[0]} is another one than that of the other control planes",

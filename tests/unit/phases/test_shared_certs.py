@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from tests.unit.phases.memory_host import MemoryHost
 from tests.unit.phases.test_pki_phases import CLUSTER, FACTS
 
@@ -61,3 +62,26 @@ async def test_a_running_control_plane_keeps_its_own() -> None:
     # What an interrupted foundation has left, with no API server by it, gives way.
     del two.host.files["/etc/kubernetes/manifests/kube-apiserver.yaml"]  # type: ignore[attr-defined]
     assert await shared.run(Events())
+
+
+async def test_what_kubeadm_has_written_otherwise_is_the_same() -> None:
+    """Another mode, other line ends, another encoding of a key: a running control plane keeps its own bytes."""
+    one, two = plane("cp1"), plane("cp2")
+    await authorities(one).run(Events())
+    files = await read_shared(one, CLUSTER)
+    await SharedCerts(two, CLUSTER, files).run(Events())
+    ca, key = (f"{CLUSTER.certificates_dir}/ca.{end}" for end in ("crt", "key"))
+    private = serialization.load_pem_private_key(files[key].reveal(), None)
+    encoded = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    assert encoded != files[key].reveal()
+    theirs = files[ca].reveal() + b"\n"
+    await two.host.write_file(ca, theirs, mode=0o600)
+    await two.host.write_file(key, encoded, mode=0o600)
+    await two.host.write_file("/etc/kubernetes/manifests/kube-apiserver.yaml", b"kind: Pod")
+    [change] = await SharedCerts(two, CLUSTER, files).run(Events())
+    assert change.target == ca, "its mode"
+    assert await two.host.read_file(ca) == theirs
+    assert await two.host.read_file(key) == encoded
+    assert await SharedCerts(two, CLUSTER, files).run(Events()) == []
