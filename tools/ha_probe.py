@@ -2,13 +2,15 @@
 
     python -m tools.ha_probe probe --kubeconfig FILE --out FILE [--server URL]
     python -m tools.ha_probe write --kubeconfig FILE --out FILE [--server URL] --prefix NAME
+    python -m tools.ha_probe watch --kubeconfig FILE --out FILE [--server URL]
     python -m tools.ha_probe get --kubeconfig FILE --out FILE --url URL [--url URL …]
 
 It goes on until SIGTERM, then waits for what is under way and writes its book as JSON. Requests begin by the
 clock, whether or not those before them have been answered, so that none is left out while nothing is served.
 `probe` reads and writes objects of its own in four streams: with a connection for each request, and with one
 that is kept, as kubelets and controllers keep theirs. `write` makes ConfigMaps one after the other, each by a name
-that is never used again, and keeps those names that the cluster has acknowledged. `get` asks HTTP servers in pods.
+that is never used again, and keeps those names that the cluster has acknowledged. `watch` follows them, goes on
+where its connection ends, and keeps the names that it was told of. `get` asks HTTP servers in pods.
 
 The integration tests and bench/ha.py use `Load` and `Book`; tools may be imported by both.
 """
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 from tools.http2 import Answer, Client
 
 from kubewright.clients import kubeconfig
@@ -44,6 +47,8 @@ _TURNS = round(TIMEOUT / INTERVAL) + 10
 patch again for as long as others come before it, and a slow cluster would never get out of that."""
 STREAMS = ("read", "write", "read-kept", "write-kept")
 
+# Something is written ten times a second: who says nothing for so long is dead.
+_PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=5)
 _OBJECTS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 
 
@@ -83,7 +88,10 @@ class Stream:
 
 @dataclass
 class Book:
-    """What a run has seen. `acknowledged` are the names that `write` has been told are stored."""
+    """What a run has seen.
+
+    `acknowledged` are the names that `write` has been told are stored, or of which `watch` was told.
+    """
 
     began: float
     ended: float = 0.0
@@ -205,7 +213,7 @@ class _Run:
     """Keeps book of requests."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
         self._url = urlsplit(server.url)
         self._loop = asyncio.get_running_loop()
         self._headers = (("authorization", f"Bearer {server.token}"),) if server.token else ()
@@ -215,7 +223,7 @@ class _Run:
     def client(self, *, keep: bool) -> Client:
         """A client of the server."""
         host, port = self._url.hostname or "", self._url.port or 443
-        return Client(host, port, self._server.ssl_context, keep=keep, timeout=TIMEOUT)
+        return Client(host, port, self.server.ssl_context, keep=keep, timeout=TIMEOUT)
 
     async def ask(
         self, client: Client, method: str, path: str, body: Any = None, kind: str = "application/json"
@@ -242,11 +250,14 @@ class _Run:
             why = str(error) or type(error).__name__
             stream.failures.append(Failure(at, self._loop.time() - began, why))
             return False
-        now = self._loop.time()
-        stream.answered += 1
-        stream.slowest = max(stream.slowest, now - began)
-        self._answered(name, now)
+        stream.slowest = max(stream.slowest, self._loop.time() - began)
+        self.answered(name)
         return True
+
+    def answered(self, name: str) -> None:
+        """Note an answer."""
+        self.book.streams[name].answered += 1
+        self._answered(name, self._loop.time())
 
     def begin(self, names: Sequence[str]) -> None:
         """From now on what is counted under these names counts."""
@@ -363,10 +374,76 @@ async def _write(run: _Run, stop: asyncio.Event, begun: Callable[[], None], pref
     kept.close()
 
 
+async def _watch(run: _Run, stop: asyncio.Event, begun: Callable[[], None]) -> None:
+    """An answer is a connection that was opened; a failure is one after which events are missing: everything is
+    listed anew then, as client-go's informers do."""
+    await _prepare(run, run.client(keep=False))
+    context = run.server.ssl_context()
+    headers = {"Authorization": f"Bearer {run.server.token}"} if run.server.token else {}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=context)) as session:
+        version, _ = await _listed(run, session)
+        run.begin(("watch",))
+        begun()
+        follow = asyncio.ensure_future(_follow(run, session, version))
+        await stop.wait()
+        await asyncio.sleep(1)  # what is written to the end is told a moment later
+        follow.cancel()
+        await asyncio.gather(follow, return_exceptions=True)
+
+
+async def _listed(run: _Run, session: aiohttp.ClientSession) -> tuple[str, list[str]]:
+    """All objects' names, and the resourceVersion from which a watch goes on."""
+    async with session.get(f"{run.server.url}{_OBJECTS}", timeout=_PATIENCE, raise_for_status=True) as answer:
+        document = await answer.json()
+    return document["metadata"]["resourceVersion"], [item["metadata"]["name"] for item in document["items"]]
+
+
+async def _follow(run: _Run, session: aiohttp.ClientSession, version: str) -> None:
+    """Watch from `version` on, for ever. Only who is told that events are missing lists again."""
+    told = run.book.acknowledged
+    while True:
+        try:
+            if not version:
+                version, names = await _listed(run, session)
+                told += sorted(set(names) - set(told))
+            url = f"{run.server.url}{_OBJECTS}?watch=true&resourceVersion={version}"
+            async with session.get(url, timeout=_PATIENCE) as answer:
+                if answer.status == 200:
+                    run.answered("watch")
+                async for line in answer.content:
+                    event = json.loads(line)
+                    meta = (event.get("object") or {}).get("metadata") or {}
+                    if event.get("type") == "ERROR" or event.get("kind") == "Status":
+                        why = line.decode(errors="replace")[:300]
+                        run.book.streams["watch"].failures.append(Failure(time.time(), 0.0, why))
+                        version = ""
+                        break
+                    version = meta["resourceVersion"]
+                    if event["type"] == "ADDED":
+                        told.append(meta["name"])
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            await asyncio.sleep(0.1)
+
+
 async def _get(run: _Run, stop: asyncio.Event, begun: Callable[[], None], urls: Sequence[str]) -> None:
+    """Services are there before their rules are on every node: each URL must have answered once."""
+    async with asyncio.TaskGroup() as group:
+        for url in urls:
+            group.create_task(_answers(url))
     run.begin(urls)
     begun()
     await _by_the_clock(stop, run, lambda _: asyncio.gather(*(run.count(url, _page(url)) for url in urls)))
+
+
+async def _answers(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await _page(url)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
 
 
 async def _page(url: str) -> None:
@@ -400,6 +477,8 @@ async def _main(arguments: argparse.Namespace) -> None:
 
     if arguments.what == "probe":
         await _probe(run, stop, begun)
+    elif arguments.what == "watch":
+        await _watch(run, stop, begun)
     elif arguments.what == "get":
         await _get(run, stop, begun, arguments.url)
     else:
@@ -412,7 +491,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Ask or write to a cluster's API by the clock, and keep book."
     )
-    parser.add_argument("what", choices=("probe", "write", "get"))
+    parser.add_argument("what", choices=("probe", "write", "watch", "get"))
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--server", default="", help="https://HOST:PORT in place of the kubeconfig's")

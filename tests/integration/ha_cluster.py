@@ -35,6 +35,8 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 LONGEST_GAP = 5.0
 """Seconds that clients may be without an answer when the machine of etcd's leader dies."""
+NODE_PORT = 30080
+"""Where the pods of `place_pods` answer on every node."""
 HEAL_DEADLINE = 360.0
 """Seconds for a cluster to be whole again when its machines are. A kubelet starts a container that has ended
 several times only after a pause that grows to five minutes; a controller manager ends when it loses its lease."""
@@ -83,7 +85,7 @@ class HaCluster:
                 "ClusterConfiguration"
             ]
         )
-        self.endpoint: str = settings["controlPlaneEndpoint"]
+        self.endpoint: str = settings.get("controlPlaneEndpoint", "")
 
     def address(self, machine: str) -> str:
         return str(self.lab.machine(machine).plan.address)
@@ -213,14 +215,14 @@ class HaCluster:
         """
         wanted = set(acknowledged)
         for machine in self.control_planes:
-            stored = self._stored(machine)
+            stored = self.stored(machine)
             assert not wanted - stored.keys(), f"lost, says {machine}: {sorted(wanted - stored.keys())[:20]}"
             wrong = [name for name in wanted if stored[name] != name]
             assert not wrong, f"other content, says {machine}: {wrong[:20]}"
         self._same_data()
         return len(stored)
 
-    def _stored(self, machine: str) -> dict[str, str]:
+    def stored(self, machine: str) -> dict[str, str]:
         found: dict[str, str] = {}
         more = ""
         while True:
@@ -283,19 +285,27 @@ class HaCluster:
     # -- pods -----------------------------------------------------------------------------------------------------
 
     def place_pods(self) -> list[str]:
-        """Let a pod on each worker, and a Service over them, answer HTTP; their URLs."""
+        """Let a pod on each worker, and a Service over them, answer HTTP; their URLs, and those of the Service's
+        NodePort on each worker."""
         network = self.api(f"/apis/apps/v1/namespaces/kube-system/daemonsets/{IMAGE_DAEMON_SET}")
         image = network["spec"]["template"]["spec"]["containers"][0]["image"]
         labels = {"app": "answer"}
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         for path, body in (
             ("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}),
-            (f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets", _daemon_set(image, labels)),
+            (
+                f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+                _deployment(image, labels, len(self.workers)),
+            ),
             (
                 f"/api/v1/namespaces/{NAMESPACE}/services",
                 {
                     "metadata": {"name": "answer"},
-                    "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]},
+                    "spec": {
+                        "type": "NodePort",
+                        "selector": labels,
+                        "ports": [{"port": 80, "targetPort": 8080, "nodePort": NODE_PORT}],
+                    },
                 },
             ),
         ):
@@ -315,18 +325,23 @@ class HaCluster:
         return [
             *(f"http://{pod['status']['podIP']}:8080/healthz" for pod in ready),
             f"http://{service}/healthz",
+            *(f"http://{self.address(worker)}:{NODE_PORT}/healthz" for worker in self.workers),
         ]
 
     def _create(self, path: str, body: dict[str, Any]) -> None:
-        """Make an object; the namespace's service account, which pods need, comes a moment later than it."""
+        """Make an object that is not there; the namespace's service account, which pods need, comes a moment later
+        than it."""
         deadline = time.monotonic() + 20
         while True:
+            try:
+                self.api(f"{path}/{body['metadata']['name']}")
+                return
+            except OSError as error:
+                assert " 404: " in str(error), str(error)
             try:
                 self.api(path, method="POST", body=body)
                 return
             except OSError as error:
-                if " 409: " in str(error):
-                    return
                 assert time.monotonic() < deadline, str(error)
                 time.sleep(0.1)
 
@@ -365,19 +380,24 @@ def _serves(pod: dict[str, Any]) -> bool:
     return bool(containers) and all("running" in container["state"] for container in containers)
 
 
-def _daemon_set(image: str, labels: dict[str, str]) -> dict[str, Any]:
+def _deployment(image: str, labels: dict[str, str], replicas: int) -> dict[str, Any]:
     container = {
         "name": "answer", "image": image, "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "kubewright.probe", "serve", "--port", "8080"],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
     }  # fmt: skip
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
     return {
         "metadata": {"name": "answer"},
         "spec": {
+            "replicas": replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            "template": {
+                "metadata": {"labels": labels}, "spec": {"affinity": affinity, "containers": [container]},
+            },
         },
-    }
+    }  # fmt: skip
 
 
 # -- making them --------------------------------------------------------------------------------------------------

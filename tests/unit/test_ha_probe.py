@@ -10,11 +10,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import h2.config
 import h2.connection
 import h2.events
 import pytest
-from tools.ha_probe import Book, Failure, Gap, Stream, _Run
+from aiohttp import web
+from tools.ha_probe import Book, Failure, Gap, Stream, _follow, _Run
 from tools.http2 import Client
 
 from kubewright.clients.server import Server
@@ -191,3 +193,44 @@ def test_a_book_is_read_as_it_was_written(tmp_path: Path) -> None:
     file.write_text(json.dumps(asdict(book)))
     assert Book.read(file) == book
     assert Book.read(file).failures == ["   1.00 s: read: no (after 0.50 s)"]
+
+
+async def test_a_watch_goes_on_where_it_was_cut_and_lists_where_events_are_missing() -> None:
+    """Each connection tells of one object and is cut; at the third the server knows the past no more."""
+    asked: list[str] = []
+    listed = asyncio.Event()
+
+    async def watch(request: web.Request) -> web.StreamResponse:
+        asked.append(request.query.get("resourceVersion", "all"))
+        if asked[-1] == "all":
+            items = [{"metadata": {"name": name}} for name in ("w-1", "w-2", "w-3")]
+            return web.json_response({"metadata": {"resourceVersion": "99"}, "items": items})
+        if asked[-1] == "99":
+            listed.set()
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        meta = {"name": f"w-{len(asked)}", "resourceVersion": f"{len(asked)}1"}
+        event: dict[str, object] = {"type": "ADDED", "object": {"metadata": meta}}
+        if len(asked) == 3:
+            event = {"type": "ERROR", "object": {"message": "too old resource version"}}
+        await answer.write(json.dumps(event).encode() + b"\n")
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", watch)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        run = _Run(Server(f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        run.begin(["watch"])
+        async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+            follow = asyncio.ensure_future(_follow(run, session, "7"))
+            await listed.wait()
+            follow.cancel()
+    finally:
+        await runner.cleanup()
+    assert asked[:5] == ["7", "11", "21", "all", "99"]
+    assert run.book.acknowledged[:3] == ["w-1", "w-2", "w-3"]
+    assert "too old resource version" in run.book.failures[0]
