@@ -17,6 +17,7 @@ from kubewright.phases.rollout import pod_trouble
 from kubewright.phases.waiting import wait_until
 
 _PROBES = ("readinessProbe", "startupProbe")
+_MIRROR = "kubernetes.io/config.mirror"
 _DEADLINE = 60.0
 _SETTLED = 15.0
 """Seconds after which a kubelet that was restarted has told of its Pods what there is to tell."""
@@ -116,8 +117,14 @@ async def _running(host: Host) -> str:
 
 
 async def _pods(node: Node, kube: ObjectClient) -> dict[str, Object]:
+    """A node's Pods by their uids, without the static ones: no Service leads to those, and the kubelet calls them
+    Ready up to a minute after they serve, at its next look at them."""
     pods = await kube.list("v1", "Pod", fields=f"spec.nodeName={node.name}")
-    return {str(pod["metadata"]["uid"]): pod for pod in pods}
+    return {
+        str(pod["metadata"]["uid"]): pod
+        for pod in pods
+        if _MIRROR not in (pod["metadata"].get("annotations") or {})
+    }
 
 
 def _said(pod: Object) -> _Ready | None:

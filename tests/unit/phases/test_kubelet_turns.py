@@ -111,6 +111,14 @@ async def test_pods_that_have_gone_or_come_are_not_waited_for(then: list[dict[st
     assert await take(Api([pod("a"), pod("c", ready=False)], then)) == (2, [])
 
 
+async def test_static_pods_are_not_waited_for() -> None:
+    static = pod("kube-apiserver-w1", ready=False, since="now")
+    static["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+    ready = pod("kube-apiserver-w1")
+    ready["metadata"]["annotations"] = static["metadata"]["annotations"]
+    assert await take(Api([pod("a"), ready], [pod("a", since="now"), static])) == (2, [])
+
+
 async def test_a_pod_that_has_done_its_work_is_not_waited_for() -> None:
     done = pod("a", ready=False, since="now")
     done["status"]["phase"] = "Succeeded"
