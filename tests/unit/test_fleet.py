@@ -167,7 +167,7 @@ async def test_a_living_cluster_is_worked_on_without_those_out_of_reach(
     [
         ("kubernetes", "10.0.0.5", ""),
         ("another", "10.0.0.5", "is in another cluster already"),
-        ("kubernetes", "192.0.2.2", "the endpoint of a cluster that exists cannot be changed yet"),
+        ("kubernetes", "192.0.2.2", "`apply` does not move a cluster to another endpoint"),
     ],
 )
 async def test_the_endpoint_of_a_lost_load_balancer_is_where_the_cluster_has_it(

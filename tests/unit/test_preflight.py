@@ -174,8 +174,8 @@ def test_another_endpoint_of_the_same_cluster_is_no_other_cluster() -> None:
         cluster, URL, [(cluster.hosts[0], moved), (cluster.hosts[1], NOTHING)]
     )
     assert "reached at https://192.0.2.77:6443" in found.message
-    assert "cannot be changed yet" in found.message
-    assert "be what it was" in found.hint
+    assert "does not move a cluster" in found.message
+    assert "kubewright convert --endpoint" in found.hint
     assert found.exit_code is ExitCode.CONFIG_INVALID
 
 

@@ -9,11 +9,19 @@ import click
 from kubewright.cli.common import run
 from kubewright.cli.output import output_option, print_document
 
-_FILE = click.option(
+FILE = click.option(
     "-f", "--file", "file", type=click.Path(path_type=Path), default=Path("cluster.yaml"), show_default=True,
     metavar="FILE", help="The cluster's description.",
 )  # fmt: skip
 
+KUBECONFIG = click.option(
+    "--kubeconfig", "kubeconfig", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    help="Write the administrator's kubeconfig to this file, too.",
+)  # fmt: skip
+MERGE = click.option(
+    "--merge/--no-merge", default=True, show_default=True,
+    help="Add the cluster as a context to the kubeconfig that kubectl reads.",
+)  # fmt: skip
 _CONTENT = click.option(
     "--content", is_flag=True,
     help="Show the content of new files and objects, too; what differs in others is always shown.",
@@ -27,17 +35,11 @@ Examples:
   kubewright apply -f cluster.yaml --dry-run
   kubewright apply -f cluster.yaml -o json | jq -r .message"""
 )
-@_FILE
+@FILE
 @click.option("--dry-run", is_flag=True, help="Only say what would change, as `kubewright plan` does.")
 @_CONTENT
-@click.option(
-    "--kubeconfig", "kubeconfig", type=click.Path(path_type=Path), default=None, metavar="FILE",
-    help="Write the administrator's kubeconfig to this file, too.",
-)  # fmt: skip
-@click.option(
-    "--merge/--no-merge", default=True, show_default=True,
-    help="Add the cluster as a context to the kubeconfig that kubectl reads.",
-)  # fmt: skip
+@KUBECONFIG
+@MERGE
 @output_option("text", "json")
 def apply(
     file: Path, dry_run: bool, content: bool, kubeconfig: Path | None, merge: bool, output: str
@@ -72,7 +74,7 @@ Examples:
   kubewright plan -f cluster.yaml
   kubewright plan -f cluster.yaml -o json | jq '.changes[] | select(.host == "w1")'"""
 )
-@_FILE
+@FILE
 @_CONTENT
 @output_option("text", "json", "yaml")
 def plan(file: Path, content: bool, output: str) -> None:

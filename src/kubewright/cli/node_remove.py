@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ def remove(
         if output == "json":
             print_document({"changes": [change.as_dict() for change in planned.changes]}, output)
         else:
-            _print_changes(planned.changes)
+            print_changes(planned.changes)
         if dry_run:
             return
         if not click.confirm(f"Remove Node {name}?", default=False, err=True):
@@ -140,7 +140,8 @@ def _words(done: Outcome, file: Path) -> list[str]:
     return lines
 
 
-def _print_changes(changes: list[Change]) -> None:
+def print_changes(changes: Sequence[Change]) -> None:
+    """A line for each change, as a dry run shows them."""
     if not changes:
         click.echo("nothing to do")
     for change in changes:
@@ -169,6 +170,6 @@ def run_phase(
     if dry and output == "json":
         print_document({"changes": [change.as_dict() for change in changes]}, output)
     elif dry:
-        _print_changes(changes)
+        print_changes(changes)
     elif output == "text":
         click.echo(done)

@@ -16,7 +16,7 @@ from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.arguments import EtcdMember
 from kubewright.model.kubeconfig import KUBERNETES_DIR
 from kubewright.model.kubelet import CONFIG_PATH, DROP_IN_PATH, FLAGS_PATH, INSTANCE_CONFIG_PATH, UNIT_PATH
-from kubewright.model.manifests import ETCD
+from kubewright.model.manifests import ETCD, image_of
 from kubewright.model.reset import KUBELET_DIR, container_flags
 
 BACKUPS = "/var/lib/kubewright/backups"
@@ -180,10 +180,7 @@ def member_in(pod: Mapping[str, Any]) -> EtcdMember:
 
 def etcd_image(pod: Mapping[str, Any]) -> str:
     """The image of a static Pod's etcd; empty where the Pod does not say it."""
-    containers = (pod.get("spec") or {}).get("containers") or []
-    named = [one for one in containers if isinstance(one, dict)]
-    found = next((one for one in named if one.get("name") == ETCD), named[0] if named else {})
-    return str(found.get("image") or "")
+    return image_of(pod, ETCD)
 
 
 def image_names(image: str) -> list[str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from kubewright.errors import ConfigError
+from kubewright.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from kubewright.model.config.kubeadm_types import ClusterConfiguration
@@ -67,7 +67,7 @@ class Record:
     came_from: str
     """The URL by which the API was reached before."""
     to: str
-    """The endpoint's `host:port`."""
+    """The endpoint's `host:port`; of an etcd that moves, the names of its hosts."""
     control_planes: tuple[str, ...]
     """The names of those that there were before."""
     nodes: tuple[str, ...]
@@ -79,6 +79,16 @@ class Record:
     def unfinished(self) -> bool:
         """Whether the next run must finish it."""
         return self.ended is None
+
+    def refuse_mode(self, mode: Mode, restore: str) -> None:
+        """Raise `ConfigError` where this one moves etcd and `mode` does not, or the other way round. `restore` is
+        the command that brings back what was."""
+        if self.mode is not mode and Mode.EXTERNAL_ETCD in (self.mode, mode):
+            raise ConfigError(
+                f"a conversion --{self.mode} is under way (backup {self.id})",
+                exit_code=ExitCode.CONFIG_INVALID,
+                hint=f"finish it with --{self.mode}, or bring back what was: {restore}",
+            )
 
     def text(self) -> bytes:
         """The record as it is kept: JSON, times as ISO 8601 in UTC."""

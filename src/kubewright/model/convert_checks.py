@@ -16,7 +16,9 @@ from kubewright.model.convert_etcd import etcd_findings
 from kubewright.model.convert_hosts import plane_ports, proxy_port, resolution, room
 from kubewright.model.convert_look import AUTHORITY_KEYS, ETCD_AUTHORITY, HostSeen
 from kubewright.model.etcd_endpoints import switched
+from kubewright.model.etcd_moves import left_behind
 from kubewright.model.manifests import API_SERVER, ETCD
+from kubewright.model.node import split_endpoint
 from kubewright.model.preflight import Finding
 from kubewright.model.status import NodeStatus
 from kubewright.model.status_etcd import MemberAnswer
@@ -95,6 +97,9 @@ def findings(seen: Seen) -> list[Finding]:
 
 def warnings(seen: Seen) -> list[str]:
     """What is to be said and stops nothing: a number of control planes that bears no more losses (P01)."""
+    if seen.mode is Mode.EXTERNAL_ETCD:
+        local = seen.api.cluster.etcd.local if seen.api is not None else None
+        return [text for text in (even_or_single(len(seen.spec.etcd_hosts)), left_behind(local)) if text]
     if seen.mode is not Mode.TO_HA or seen.wanted.etcd.external is not None:
         return []
     text = even_or_single(len(seen.spec.control_planes))
@@ -114,6 +119,11 @@ def existing_planes(
         and API_SERVER in hosts[host.name].pods
         and not (resumed and votes and ETCD in hosts[host.name].pods and host.name not in votes)
     )
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two endpoints, `host:port` or a host alone, are different ones; empty for none."""
+    return (one and split_endpoint(one)) != (other and split_endpoint(other))
 
 
 def _nodes_of(seen: Seen) -> list[HostSpec]:
@@ -140,10 +150,16 @@ def _shape(seen: Seen) -> Iterator[Finding]:
         return Finding(FILE, message, hint, ExitCode.CONFIG_INVALID)
 
     if seen.mode is Mode.EXTERNAL_ETCD:
-        if seen.wanted.etcd.external is None:
+        if not seen.spec.etcd_hosts:
             yield finding(
-                f"{option} needs an etcd elsewhere", "give hosts the role etcd, or name one under `etcd`"
+                f"{option} needs an etcd elsewhere",
+                "give hosts the role etcd; to an etcd of your own data is moved by a snapshot, by hand",
             )
+        if seen.api is not None and _apart(seen.endpoint, seen.api.cluster.control_plane_endpoint):
+            yield finding(
+                f"{option} leaves the endpoint what it is ({seen.api.cluster.control_plane_endpoint or 'none'}), "
+                f"and it is {seen.endpoint or 'none'} here", "convert with --endpoint or --to-ha first",
+            )  # fmt: skip
     elif not seen.endpoint:
         yield finding(
             f"{option} needs an endpoint", "add `endpoint: {type: local}`, or a type of your choice"
@@ -155,10 +171,11 @@ def _shape(seen: Seen) -> Iterator[Finding]:
         )
     if seen.mode is Mode.TO_HA and len(planes) < 2:
         yield finding(f"{option} needs more than one control plane", "add hosts with the role control-plane")
-    elif seen.mode is Mode.ENDPOINT and seen.existing and not seen.lost and seen.coming:
+    elif seen.mode is not Mode.TO_HA and seen.existing and not seen.lost and seen.coming:
         yield finding(
             f"{option} adds no control planes, and {', '.join(host.name for host in seen.coming)} would be one",
-            "take them out of it, or convert with --to-ha",
+            "take them out of it, or convert with --to-ha"
+            + (" when etcd has moved" if seen.mode is Mode.EXTERNAL_ETCD else ""),
         )
     for node in seen.api.nodes if seen.api is not None else ():
         if node.is_control_plane and node.name not in planes:
@@ -210,12 +227,13 @@ def _keys(seen: Seen) -> Iterator[Finding]:
 
 def _same_etcd(seen: Seen) -> Iterator[Finding]:
     """Where etcd is to stay, cluster.yaml must name the one that there is."""
-    if seen.mode is Mode.EXTERNAL_ETCD:
-        return
     external = seen.wanted.etcd.external
     for name in seen.existing:
         host = seen.hosts[name]
-        if external is not None:
+        if seen.mode is Mode.EXTERNAL_ETCD:
+            if ETCD not in host.pods and external is not None:  # it has moved, or was never here
+                yield from switched(name, host.etcd_servers, external.endpoints)
+        elif external is not None:
             yield from switched(name, host.etcd_servers, external.endpoints)
         elif ETCD not in host.pods:
             yield from switched(name, host.etcd_servers, [])

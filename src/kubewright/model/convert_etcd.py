@@ -10,7 +10,7 @@ from kubewright.model.preflight import Finding
 from kubewright.model.reset import container_flags
 from kubewright.model.status_etcd import ListedMember, MemberAnswer
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What etcd listens on where nobody says it (etcd's documentation, "Configuration options").
 _LISTENS = {"listen-client-urls": "http://localhost:2379", "listen-peer-urls": "http://localhost:2380"}
 _MENDS = {
@@ -28,7 +28,7 @@ def listening(manifest: bytes) -> tuple[bool, bool]:
         for name, default in _LISTENS.items()
     ]
     plain = any(url.scheme == "http" for urls in groups for url in urls)
-    return plain, any(all(url.hostname in _LOOPBACK for url in urls) for urls in groups)
+    return plain, any(all(url.hostname in LOOPBACK for url in urls) for urls in groups)
 
 
 def etcd_findings(

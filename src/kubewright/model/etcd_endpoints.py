@@ -15,7 +15,10 @@ from kubewright.model.version import Version
 OLDEST = Version(3, 4, 0)
 """Older ones have no gateway by which their members could be asked."""
 
-_SWITCH = "to move a cluster to another etcd, take a snapshot and restore it there; apply does not move data"
+_SWITCH = (
+    "apply does not move data: `kubewright convert --to-external-etcd` does, from control planes to hosts with "
+    "the role etcd; for any other etcd, take a snapshot and restore it there"
+)
 
 
 @dataclass(frozen=True, slots=True)

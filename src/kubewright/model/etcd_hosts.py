@@ -111,7 +111,7 @@ def founding(looks: Sequence[EtcdHostLook]) -> Permit:
 
 def host_findings(looks: Sequence[EtcdHostLook], absent: Collection[str] = ()) -> list[Finding]:
     """What must not be on these hosts before etcd is. `absent` are those that cannot be looked at."""
-    return [*_foreign(looks), *_taken_ports(looks), *([] if is_formed(looks) else _founding(looks, absent))]
+    return [*_foreign(looks), *taken_ports(looks), *([] if is_formed(looks) else _founding(looks, absent))]
 
 
 def _foreign(looks: Sequence[EtcdHostLook]) -> Iterator[Finding]:
@@ -124,7 +124,8 @@ def _foreign(looks: Sequence[EtcdHostLook]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _taken_ports(looks: Sequence[EtcdHostLook]) -> Iterator[Finding]:
+def taken_ports(looks: Sequence[EtcdHostLook]) -> Iterator[Finding]:
+    """P44: who else listens where etcd is to."""
     for look in looks:
         for port in PORTS:
             if port in look.listening and not look.active:

@@ -65,6 +65,14 @@ class _Mount:
     path_type: str | None
 
 
+def image_of(pod: Mapping[str, Any], name: str) -> str:
+    """The image of a static Pod's container of this name, else of its first; empty where it does not say it."""
+    containers = (pod.get("spec") or {}).get("containers") or []
+    named = [one for one in containers if isinstance(one, dict)]
+    found = next((one for one in named if one.get("name") == name), named[0] if named else {})
+    return str(found.get("image") or "")
+
+
 def static_pods(
     cluster: ClusterConfiguration,
     node: ControlPlaneNode,

@@ -34,6 +34,15 @@ def kubeadm_config_change(config: Object | None, endpoint: str, names: Sequence[
     return {_CLUSTER_CONFIGURATION: to_yaml(changed).decode()}
 
 
+def kubeadm_config_etcd(config: Object | None, etcd: Mapping[str, Any]) -> dict[str, str]:
+    """What of `kubeadm-config` changes where the cluster has this `etcd`, as the version's kubeadm writes it.
+    Empty where nothing does. Raises `ConfigError` for one that is not usable."""
+    document = _document(config, stored.KUBEADM_CONFIG, _CLUSTER_CONFIGURATION)
+    if document.get("etcd") == etcd:
+        return {}
+    return {_CLUSTER_CONFIGURATION: to_yaml(document | {"etcd": dict(etcd)}).decode()}
+
+
 def cluster_info_change(config: Object | None, server: str) -> dict[str, str | None]:
     """What of `cluster-info` changes where the API is at the URL `server`; its old signatures go, and the
     controller manager makes new ones. Empty where nothing does."""

@@ -238,10 +238,10 @@ def _moved_endpoint(
         if server and server != endpoint:
             return Finding(
                 host.name,
-                f"its cluster is reached at {server}, and cluster.yaml says {endpoint}: the endpoint of a cluster "
-                "that exists cannot be changed yet",
-                "let `endpoint` in cluster.yaml be what it was; if that is another cluster, take its hosts out of "
-                "it first (kubewright reset)",
+                f"its cluster is reached at {server}, and cluster.yaml says {endpoint}: `apply` does not move a "
+                "cluster to another endpoint",
+                "kubewright convert --endpoint (or --to-ha, where control planes come, too); if that is another "
+                "cluster, take its hosts out of it first (kubewright reset)",
                 ExitCode.CONFIG_INVALID,
             )
     return None

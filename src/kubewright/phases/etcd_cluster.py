@@ -95,7 +95,8 @@ class EtcdMembers(Phase):
     """The members of an etcd that runs are those of cluster.yaml: what was begun is finished, who is gone leaves,
     who has lost its data comes anew, and who is new comes as a learner. Never at the cost of the majority.
 
-    `absent` are names of hosts of the cluster that cannot be reached now; their members stay.
+    `absent` are names of hosts of the cluster that cannot be reached now; their members stay. So do those of
+    `stay`, which are on none of these hosts, and have their own way to leave.
     """
 
     name: ClassVar[str] = "etcd-members"
@@ -107,12 +108,13 @@ class EtcdMembers(Phase):
         cluster_name: str,
         absent: Collection[str] = (),
         *,
+        stay: Collection[str] = (),
         start_deadline: float = _START,
         patience: float = _PATIENCE,
     ) -> None:
         self._hosts = hosts
         self._cluster_name = cluster_name
-        self._absent = absent
+        self._absent = {*absent, *stay}
         self._start_deadline = start_deadline
         self._patience = patience
         self._looks: dict[str, EtcdHostLook] = {}

@@ -10,14 +10,13 @@ from kubewright.events import Activity
 from kubewright.hosts import FileWrite
 from kubewright.model import backup as model
 from kubewright.model.arguments import EtcdMember
+from kubewright.model.conversion import RECORD
 from kubewright.model.manifests import ETCD
 from kubewright.model.reset import container_flags
 from kubewright.phases.backup import etcd_pod, running_container
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 
-RECORD = "/var/lib/kubewright/conversion.json"
-"""Says that a conversion is under way."""
 TOKEN = "restore-token"  # noqa: S105 - a file's name
 """In the backup's folder as long as a restore is under way: its name, which is the new etcd cluster's, too."""
 RESTORED = "etcd-restored"

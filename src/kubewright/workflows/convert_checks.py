@@ -21,7 +21,7 @@ from kubewright.model.config.kubeadm import default_cluster_configuration
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
 from kubewright.model.conversion import Existing, Mode
 from kubewright.model.convert_checks import ClusterSeen, Seen
-from kubewright.model.convert_etcd import listening
+from kubewright.model.convert_etcd import LOOPBACK, listening
 from kubewright.model.convert_look import (
     AUTHORITY_KEYS,
     ETCD_AUTHORITY,
@@ -47,12 +47,15 @@ from kubewright.phases.node import Node
 from kubewright.phases.renewal import expiries
 from kubewright.secret import Secret
 from kubewright.workflows.any_plane import any_plane
+from kubewright.workflows.convert_etcd_checks import etcd_host_findings
 from kubewright.workflows.endpoint import Endpoint
 from kubewright.workflows.join_desired import cluster_configuration
 from kubewright.workflows.status_ask import ASK, ask_member
 
 _PODS = {name: manifest_path(name) for name in (API_SERVER, ETCD)}
 _KEYS = ("etcd-cafile", "etcd-certfile", "etcd-keyfile")
+_PATIENCE = 60.0
+_INTERVAL = 0.5
 
 
 async def check(
@@ -63,18 +66,26 @@ async def check(
     lost: Mapping[str, HostError],
     events: Events,
     resumed: bool = False,
+    patience: float = _PATIENCE,
 ) -> Existing:
     """Refuse a conversion that could not be finished, with all that stands in its way; else what there is.
 
     `nodes` are the hosts that can be reached, `lost` those that cannot. With `resumed` a run before has begun it:
-    control planes that are half added do not hinder. An endpoint of type `external` is asked here, too
-    (`Endpoint.check`); that the certificates there do not have its name yet is no hindrance, for they get it.
+    control planes that are half added do not hinder, and what that run has just restarted is waited for, at most
+    `patience` seconds. An endpoint of type `external` is asked here, too (`Endpoint.check`); that the certificates
+    there do not have its name yet is no hindrance, for they get it.
     Raises `HostError` with all findings.
     """
     async with events.phase("convert-check", "check that the cluster can be converted") as activity:
-        look = _Look(spec, nodes, mode, lost, resumed=resumed)
-        seen, others = await look.gather()
-        found = [*checks.findings(seen), *others]
+        end = asyncio.get_running_loop().time() + (patience if resumed else 0.0)
+        while True:
+            look = _Look(spec, nodes, mode, lost, resumed=resumed)
+            seen, others = await look.gather()
+            found = [*checks.findings(seen), *others]
+            if not found or asyncio.get_running_loop().time() >= end:
+                break
+            activity.progress(str(found[0]))
+            await asyncio.sleep(_INTERVAL)
         for text in checks.warnings(seen):
             events.warn(text)
         refuse(found)
@@ -132,11 +143,16 @@ class _Look:
                 group.create_task(self._host(node))
         planes = [self._planes[node.name] for node in self._nodes if node.name in self._planes]
         etcd = await _etcd(planes)
-        names = checks.existing_planes(self._spec, self._hosts, etcd, resumed=self._resumed)
+        moves = (
+            self._mode is Mode.EXTERNAL_ETCD
+        )  # then members that have left are no control planes that have not come
+        names = checks.existing_planes(self._spec, self._hosts, etcd, resumed=self._resumed and not moves)
         existing = [plane for plane in planes if plane.node.name in names]
         async with asyncio.TaskGroup() as group:
             api = group.create_task(self._api([plane.node for plane in existing]))
             group.create_task(self._external(existing))
+            if moves:
+                group.create_task(self._etcd_hosts(existing, etcd))
             for node in self._nodes:
                 if node.is_control_plane and node.name not in names and node.name in self._hosts:
                     group.create_task(self._reach(node, existing))
@@ -151,6 +167,9 @@ class _Look:
         assert seen.api is not None
         planes = [self._planes[name] for name in seen.existing]
         ways = [listening(plane.etcd) for plane in planes if plane.etcd]
+        # A member's peer URL is read off its flags when it is made, and never again: what etcd knows counts.
+        listed = [member for one in seen.etcd for member in one.listed if ways]
+        own = [urlsplit(peer) for member in listed for peer in member.peer_urls]
         url = urlsplit(planes[0].server)
         return Existing(
             seen.existing,
@@ -158,8 +177,8 @@ class _Look:
             host_port(url.hostname or "", url.port or 443),
             planes[0].server,
             data_dir_in(planes[0].etcd) if planes[0].etcd else "",
-            any(plain for plain, _ in ways),
-            any(loopback for _, loopback in ways),
+            any(plain for plain, _ in ways) or any(peer.scheme == "http" for peer in own),
+            any(loopback for _, loopback in ways) or any(peer.hostname in LOOPBACK for peer in own),
             seen.etcd_size,
             seen.api.cluster,
         )
@@ -213,6 +232,14 @@ class _Look:
             urls += [f"https://{host_port(address, port)}" for port in ports]
         failures = await out_of_reach(node.host, urls)
         self._hosts[node.name] = replace(self._hosts[node.name], out_of_reach=tuple(failures))
+
+    async def _etcd_hosts(self, existing: Sequence[_Plane], etcd: Sequence[MemberAnswer]) -> None:
+        """The hosts to which etcd moves. They need not reach control planes whose members have left."""
+        stacked = [plane for plane in existing if plane.etcd]
+        reached = not any(any(listening(plane.etcd)) for plane in stacked)
+        self._others += await etcd_host_findings(
+            self._nodes, [plane.node for plane in stacked], etcd, self._wanted, self._hosts, reached=reached
+        )
 
     # -- the cluster ----------------------------------------------------------------------------------------------
 
@@ -291,7 +318,14 @@ async def _etcd(planes: Sequence[_Plane]) -> tuple[MemberAnswer, ...]:
     those that they know of and nobody has asked."""
     own = [plane for plane in planes if plane.etcd]
     elsewhere = [plane for plane in planes if not plane.etcd][: 0 if own else 1]
-    places = [(plane, url, plane.node.name) for plane in own for url in used_endpoints(plane.api_server)[:1]]
+    places = [
+        (plane, url, plane.node.name if _is_own(plane, url) else url)
+        for plane in own
+        for url in used_endpoints(plane.api_server)[:1]
+    ]
+    places = list({(where, url): (plane, url, where) for plane, url, where in reversed(places)}.values())[
+        ::-1
+    ]
     places += [(plane, url, url) for plane in elsewhere for url in used_endpoints(plane.api_server)]
     answers = await _ask(places)
     heard = {one.words.id for one in answers if one.words is not None}
@@ -307,6 +341,13 @@ async def _etcd(planes: Sequence[_Plane]) -> tuple[MemberAnswer, ...]:
         return ()
     more = [(through, member.client_urls[0], member.name or member.title) for member in others.values()]
     return (*answers, *await _ask(more))
+
+
+def _is_own(plane: _Plane, url: str) -> bool:
+    """Whether an API server's endpoint of etcd is its own control plane's member. One is asked once: when etcd has
+    moved, all API servers have the same."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "127.0.0.1", "::1", plane.node.ip, plane.flags.get("advertise-address"))
 
 
 async def _ask(places: Sequence[tuple[_Plane, str, str]]) -> list[MemberAnswer]:

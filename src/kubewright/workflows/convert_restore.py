@@ -17,14 +17,15 @@ from kubewright.model import backup as model
 from kubewright.model import kubeconfig
 from kubewright.model.arguments import EtcdMember
 from kubewright.model.backup import BackedUp
-from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.config.cluster import ClusterSpec, Role
 from kubewright.model.config.kubeadm_nodes import ResetConfiguration
 from kubewright.model.manifests import API_SERVER, CONTROLLER, ETCD, SCHEDULER_POD, manifest_path
-from kubewright.model.pki import CA
+from kubewright.model.pki import CA, ETCD_CA, certificates_dir
 from kubewright.model.reset import CONFIG_FILES, check_directory, etcd_data_dir
 from kubewright.phases.api import api_over
 from kubewright.phases.backup import backed_up, copy_snapshot, etcd_pod
 from kubewright.phases.controlplane import ApiServerUp
+from kubewright.phases.etcd_host_reset import EtcdHostReset
 from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import read_installed, runtime_socket
 from kubewright.phases.leave import EtcdMemberGone
@@ -98,7 +99,7 @@ class Restore(StepRun):
         self, spec: ClusterSpec, nodes: Sequence[Node], backup_id: str, events: Events, *, dry: bool
     ) -> None:
         super().__init__(events, dry=dry)
-        self._spec = spec
+        self._certificates_dir = certificates_dir(spec.cluster_configuration)
         self._nodes = list(nodes)
         self._id = model.check_id(backup_id)
         self._folder = model.directory(backup_id)
@@ -114,18 +115,16 @@ class Restore(StepRun):
     async def run(self) -> RestoreResult:
         """All of it. Raises `KubewrightError` before anything is changed where the backup is not whole."""
         await self.find()
-        strays = await self._strays()
+        strays, etcd_hosts = await self._strays(), await self._etcd_hosts()
         self.result.restored = [node.name for node in self._mine]
-        self.result.reset = [node.name for node in strays]
+        self.result.reset = [node.name for node in (*strays, *etcd_hosts)]
         self.result.server = self._server
         try:
-            await self._restore(strays)
+            await self._restore(strays, etcd_hosts)
         except (KubewrightError, ExceptionGroup) as error:
             for leaf in leaves(error):
                 if isinstance(leaf, KubewrightError):
-                    again = (
-                        f"`{model.restore_command(self._id, 'cluster.yaml')}` goes on where this one stopped"
-                    )
+                    again = "the same command goes on where this one stopped"
                     leaf.hint = "; ".join(filter(None, (leaf.hint, again)))
             raise
         return self.result
@@ -213,6 +212,18 @@ class Restore(StepRun):
         carry = await asyncio.gather(*(self._carries(node) for node in others))
         return [node for node, does in zip(others, carry, strict=True) if does]
 
+    async def _etcd_hosts(self) -> list[Node]:
+        """The hosts of an etcd that came after the backup: it has the cluster's CA of etcd, and in the backup etcd
+        is on the control planes."""
+        others = [node for node in self._nodes if node not in self._mine and Role.ETCD in node.spec.roles]
+        if self._source is None or not others:
+            return []
+        path = ETCD_CA.cert_path(self._certificates_dir)
+        known = [(await backed_up(self._source.host, self._id, [path])).get(path)]
+        known += [await plane.node.host.read_file(path) for plane in self._planes]
+        found = [(node, await node.host.read_file(path)) for node in others]
+        return [node for node, ca in found if ca is not None and ca in known]
+
     async def _carries(self, node: Node) -> bool:
         path = CA.cert_path()
         found = await node.host.read_files([path, *CONFIG_FILES, *map(manifest_path, _PODS)])
@@ -222,7 +233,7 @@ class Restore(StepRun):
 
     # -- what is done -----------------------------------------------------------------------------------------
 
-    async def _restore(self, strays: Sequence[Node]) -> None:
+    async def _restore(self, strays: Sequence[Node], etcd_hosts: Sequence[Node]) -> None:
         planes = [plane.node for plane in self._planes]
         workers = [node for node in self._mine if node not in planes]
         token = await self._begin()
@@ -231,6 +242,7 @@ class Restore(StepRun):
             {plane.node.name: self._stop(plane) for plane in self._planes}
             | {node.name: self._stop_kubelet(node) for node in workers}
             | {node.name: self._reset(node) for node in strays}
+            | {node.name: self._reset_etcd(node) for node in etcd_hosts}
         )
         if not self.dry:
             await on_all({node.name: self._files(node, manifests=False) for node in planes})
@@ -276,6 +288,9 @@ class Restore(StepRun):
         if installed.is_control_plane and not self.dry:
             # A reset only warns of what it cannot end, and members that went on would be the old cluster still.
             await self.do(StaticPodsGone(node, socket))
+
+    async def _reset_etcd(self, node: Node) -> None:
+        await self.do(EtcdHostReset(node, self._certificates_dir, self._id))
 
     async def _files(self, node: Node, *, manifests: bool) -> None:
         await self.do(FilesRestored(node, self._id, manifests=manifests))

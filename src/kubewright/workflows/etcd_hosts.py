@@ -126,13 +126,18 @@ class OutsideEtcd:
 
     # -- the hosts with the role etcd ---------------------------------------------------------------------------
 
-    async def _ensure(self, artifacts: Callable[[Sequence[Want]], Sequence[Artifact]]) -> None:
+    async def prepare(self, artifacts: Callable[[Sequence[Want]], Sequence[Artifact]]) -> None:
+        """The files of the hosts: the CA that one of them has (or a new one), certificates, programs, units. A
+        member starts only where it has data."""
         authorities = await self._authorities()
         async with asyncio.TaskGroup() as group:
             certificates = [group.create_task(self._certificates(node, authorities)) for node in self.nodes]
             for node, before in zip(self.nodes, certificates, strict=True):
                 programs = artifacts(self.programs(node))
                 group.create_task(self._unit(node, programs, before))
+
+    async def _ensure(self, artifacts: Callable[[Sequence[Want]], Sequence[Artifact]]) -> None:
+        await self.prepare(artifacts)
         cluster = self.want.cluster
         if is_formed(await self._hosts.looks()):
             await self._do(EtcdMembers(self._hosts, cluster.cluster_name, self._absent))

@@ -208,7 +208,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     await runner.cleanup()
 
 
-def phase(hosts: EtcdHosts, absent: Sequence[str] = (), **options: float) -> EtcdMembers:
+def phase(hosts: EtcdHosts, absent: Sequence[str] = (), **options: Any) -> EtcdMembers:
     return EtcdMembers(hosts, "prod", absent, **options)
 
 

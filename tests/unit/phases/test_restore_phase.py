@@ -12,11 +12,11 @@ from tests.unit.phases.rooted_host import AS_ROOT, RootedHost, rooted, rooted_no
 from kubewright.errors import CommandError, HostError
 from kubewright.events import Events
 from kubewright.model.arguments import EtcdMember
+from kubewright.model.conversion import RECORD
 from kubewright.phases.backup import Backup
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action
 from kubewright.phases.restore import (
-    RECORD,
     EtcdRestored,
     FilesKept,
     FilesRestored,

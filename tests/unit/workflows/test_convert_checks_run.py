@@ -216,6 +216,26 @@ async def test_a_cluster_is_described_as_it_is(port: int) -> None:
     assert cluster.heard[-1].kind is Kind.PHASE_DONE
 
 
+@pytest.mark.parametrize(
+    ("url", "plain", "loopback"),
+    [
+        ("http://localhost:2380", True, True),
+        ("https://127.0.0.1:2380", False, True),
+        ("https://10.0.0.11:2380", False, False),
+    ],
+)
+async def test_what_etcd_knows_of_its_members_counts(
+    port: int, etcd: Etcd, url: str, *, plain: bool, loopback: bool
+) -> None:
+    """Clusters of kubeadm before 1.13 have a member at localhost still, whatever their manifest says since."""
+    cluster = Cluster(port)
+    listens = [f"--listen-{name}-urls=https://10.0.0.11:{port}" for name in ("client", "peer")]
+    cluster.machines["cp1"].put(ETCD, pod("etcd", *listens, data="/var/lib/etcd"))
+    etcd.members = [{**_MEMBER, "peerURLs": [url]}]
+    found = await cluster.check()
+    assert (found.etcd_plain, found.etcd_loopback) == (plain, loopback)
+
+
 async def test_everything_that_is_wrong_is_listed_at_once_though_no_api_answers(
     port: int, etcd: Etcd
 ) -> None:
@@ -290,6 +310,26 @@ async def test_a_run_that_goes_on_bears_what_is_half_added(port: int, etcd: Etcd
     found = await cluster.check(resumed=True)
     assert (found.control_planes, found.nodes) == (("cp1",), ("cp1", "w1", "cp2"))
     assert len(await cluster.refused()) == 3
+
+
+async def test_a_run_that_goes_on_waits_for_what_was_just_restarted(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet's Node is not Ready for a moment when it has started."""
+    cluster, looks = Cluster(port), 0
+    ready, starting = [live("cp1"), live("w1")], [live("cp1"), live("w1", ready="False")]
+
+    async def listed(*_: str) -> list[Object]:
+        nonlocal looks
+        looks += 1
+        return starting if looks < 3 else ready
+
+    monkeypatch.setattr(cluster.kube, "list", listed)
+    monkeypatch.setattr(module, "_INTERVAL", 0.0)
+    assert (await cluster.check(resumed=True)).nodes == ("cp1", "w1")
+    looks = 0
+    assert "w1: its Node is not Ready" in (await cluster.refused())[0]
+    assert looks == 1, "a run that begins does not wait"
 
 
 async def test_one_that_was_added_before_is_a_control_plane(port: int, etcd: Etcd) -> None:

@@ -16,12 +16,12 @@ from kubewright.errors import ConfigError, HostError, KubewrightError
 from kubewright.events import Event, Events, Kind
 from kubewright.model.backup import BackedUp
 from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.conversion import RECORD
 from kubewright.model.objects import to_yaml
 from kubewright.phases import restore_run, stop_plane
 from kubewright.phases.backup import Backup, BackupWhole
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.restore import RECORD
 from kubewright.workflows import convert_restore
 from kubewright.workflows.convert_restore import Restore, RestoreResult, restore
 
@@ -306,7 +306,7 @@ async def test_a_killed_restore_is_finished_and_restores_no_member_twice(cluster
     cluster.host("cp2").program("etcdctl", "exit 1")
     with pytest.raises(HostError) as caught:
         await cluster.restore()
-    assert f"kubewright convert --restore {ID}" in caught.value.hint
+    assert "the same command goes on" in caught.value.hint
     cp1 = cluster.host("cp1")
     first = cp1.at("/var/lib/etcd/member/snap/db").read_text()
     cluster.host("cp2").program("etcdctl", ETCDCTL)
