@@ -34,13 +34,13 @@ OURS = tuple(
     f"{_PREFIX}-{name}"
     for name in (
         "cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset", "faults", "ha",
-        "endpoint", "etcd", "status", "three", "grown", "adopted",
+        "endpoint", "etcd", "status", "three", "grown", "adopted", "converted", "own", "moved",
     )
 )  # fmt: skip
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 (
     CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET, FAULTS, HA, ENDPOINT, ETCD, STATUS,
-    THREE, GROWN, ADOPTED,
+    THREE, GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED,
 ) = OURS  # fmt: skip
 
 ON_MACHINES = [

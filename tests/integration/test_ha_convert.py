@@ -1,0 +1,180 @@
+"""A cluster that kubeadm made without an endpoint becomes one with three control planes, while it serves."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import kubeadm_machines as machines
+import pytest
+import yaml
+from cluster_fixtures import CONVERTED, ON_MACHINES, Kubewright, on, write, written
+from conversions import PLANES, WORKERS, Converting
+from init_configurations import SOCKET, TOKEN, joinable
+from kubeadm_machines import KUBECTL, kubeadm, kubewright_on
+
+from kubewright.errors import ExitCode
+from kubewright.lab.lab import Lab, open_lab
+
+pytestmark = ON_MACHINES
+
+BALANCER = "w3"
+MOMENTS = 20
+"""Of a soak; `make test` has three, at chosen phases."""
+
+
+@pytest.fixture(scope="module")
+async def made(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Converting]:
+    """cp1 by kubeadm without --control-plane-endpoint, w1 and w2; five machines more."""
+    kubewright("lab", "down", CONVERTED)
+    try:
+        kubewright(
+            "lab", "up", "--name", CONVERTED, "--control-planes", "4", "--workers", "4", "--machines-only"
+        )
+        lab = open_lab(CONVERTED)
+        directory = tmp_path_factory.mktemp("converted")
+        yield await _by_kubeadm(lab, kubewright, directory)
+    finally:
+        kubewright("lab", "down", CONVERTED, code=None)
+
+
+async def _by_kubeadm(lab: Lab, kubewright: Kubewright, directory: Path) -> Converting:
+    # The lab's own file is for several control planes at once, behind an endpoint that kubeadm knows nothing of.
+    ours = yaml.safe_load(lab.places.cluster_yaml.read_text())
+    hosts = [host | {"roles": ["worker"]} if host["name"] != "cp1" else host for host in ours["hosts"]]
+    alone = {key: value for key, value in ours.items() if key != "endpoint"} | {"hosts": hosts}
+    written(lab.places.cluster_yaml, alone)
+    await machines.prepare(lab, control_planes=["cp1", "cp4"])
+    address = str(lab.machine("cp1").plan.address)
+    config = joinable(address, controlPlaneEndpoint="", networking={"podSubnet": "10.244.0.0/16"})
+    write(lab, "cp1", machines.CONFIG, config.encode())
+    kubeadm(lab, "cp1", "init", "--config", machines.CONFIG, "--skip-phases=preflight")
+    machines.until_signed(lab, "cp1")
+    for worker in WORKERS:
+        kubeadm(
+            lab, worker, "join", f"{address}:6443", "--token", TOKEN, "--discovery-token-ca-cert-hash",
+            machines.ca_hash(lab), "--cri-socket", SOCKET, "--skip-phases=preflight",
+        )  # fmt: skip
+    await machines.apply_network(lab)
+    on(lab, "cp1", f"{KUBECTL} wait node --all --for=condition=Ready --timeout=90s")
+    for workload in ("daemonset/kube-proxy", "deployment/coredns"):
+        on(lab, "cp1", f"{KUBECTL} -n kube-system rollout status {workload} --timeout=90s")
+    kubeconfig = directory / "kubeconfig"
+    kubeconfig.write_text(on(lab, "cp1", "cat /etc/kubernetes/admin.conf"))
+    file = directory / "cluster.yaml"
+    kubewright_on(kubewright, lab, "cp1", "adopt", "-f", file)
+    document = yaml.safe_load(file.read_text())
+    every = {host["name"]: host for host in ours["hosts"]}
+    more = [every["cp2"], every["cp3"], every[BALANCER] | {"roles": ["load-balancer"]}]
+    written(file, document | {"hosts": [*document["hosts"], *more], "endpoint": {"type": "haproxy"}})
+    made = Converting(lab, kubewright, file, kubeconfig, f"{lab.machine(BALANCER).plan.address}:6443")
+    made.cluster(["cp1"]).healed()
+    return made
+
+
+# -- refused ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_wrong_is_said_at_once(made: Converting) -> None:
+    """And nothing is changed."""
+    before = made.state()
+    hide = "mv /etc/kubernetes/pki/ca.key /root/; cp -p /etc/kubernetes/pki/apiserver.crt /root/"
+    on(made.lab, "cp1", hide)
+    document = yaml.safe_load(made.file.read_text())
+    named = document | {"endpoint": {"type": "haproxy", "address": "api.example.test:6443"}}
+    for name in ("cp1", "w1", "cp2", "cp3"):
+        on(made.lab, name, f"echo '{made.address(BALANCER)} api.example.test' >>/etc/hosts")
+    on(made.lab, "w1", "systemctl stop kubelet")
+    on(made.lab, "cp1", f"{KUBECTL} wait node w1 --for=condition=Ready=Unknown --timeout=90s")
+    try:
+        file = written(made.file.with_name("named.yaml"), named)
+        run = made.kubewright("convert", "--to-ha", "-f", file, "--no-merge", code=None)
+    finally:
+        on(made.lab, "cp1", "mv /root/ca.key /etc/kubernetes/pki/")
+        on(made.lab, "w1", "systemctl start kubelet")
+        for name in ("cp1", "w1", "cp2", "cp3"):
+            on(made.lab, name, "sed '/api.example.test/d' /etc/hosts >/tmp/hosts; cat /tmp/hosts >/etc/hosts")
+    assert run.code == ExitCode.HOST_NOT_FIT, run.err
+    for said in ("ca.key", "w1", "w2: ", "api.example.test"):
+        assert said in run.err, run.err
+    assert made.state() == before
+    made.cluster(["cp1"]).healed()
+
+
+# -- killed, and brought back -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["certificate-served", "etcd"])
+def test_what_was_is_brought_back_from_a_killed_conversion(made: Converting, phase: str) -> None:
+    """Killed before the cluster knows of an endpoint, and when a second control plane comes."""
+    before = made.state()
+    made.killed(phase)
+    made.restore()
+    assert made.state() == before
+    made.cluster(["cp1"]).healed()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(6 * 3600)
+def test_conversions_are_killed_across_their_whole_length(made: Converting) -> None:
+    """Each moment twice: what was is brought back from it, and the next run completes; then what was, again."""
+    before = made.state()
+    started = time.monotonic()
+    made.run()
+    whole = time.monotonic() - started
+    made.restore()
+    assert made.state() == before
+    for number in range(MOMENTS):
+        seconds = (number + random.random()) / MOMENTS * whole
+        ended = [made.killed_after(seconds)]
+        made.restore()
+        assert made.state() == before
+        ended.append(made.killed_after(seconds))
+        started = time.monotonic()
+        made.run()
+        finished = time.monotonic() - started
+        assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []
+        made.restore()
+        assert made.state() == before
+        late = "" if all(ended) else ", when it had ended"
+        print(
+            f"{number + 1:2}. killed after {seconds:.1f} s{late}: brought back; finished in {finished:.1f} s and "
+            "brought back",
+            flush=True,
+        )
+
+
+# -- converted ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_notices(made: Converting, tmp_path: Path) -> None:
+    """One run is killed when kubelets move, and the next finishes it."""
+    with made.clients(tmp_path) as serving:
+        made.killed("kubelet-server", serving=serving)
+        made.run()
+        made.cluster(PLANES).healed()
+    made.nobody_noticed()
+
+
+def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> None:
+    assert made.cluster(PLANES).endpoint == made.endpoint
+    for name in (*PLANES, *WORKERS):
+        used = on(made.lab, name, "grep -h server: /etc/kubernetes/kubelet.conf").split()[-1]
+        assert used == f"https://{made.endpoint}", name
+    made.kubewright("check", "-f", made.file)
+    assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []
+    planned = made.kubewright("convert", "--to-ha", "-f", made.file, "--dry-run", "-o", "json").document
+    kept = {"backup"}  # the next conversion would be another one
+    assert {stage["name"] for stage in planned["stages"]} <= kept
+
+
+@pytest.mark.parametrize("victim", PLANES)
+def test_any_control_plane_may_die(made: Converting, tmp_path: Path, victim: str) -> None:
+    """The first, too."""
+    made.killed_plane(victim, tmp_path)
+
+
+def test_kubeadm_joins_more(made: Converting) -> None:
+    made.joined_by_kubeadm("cp4", "w4")
