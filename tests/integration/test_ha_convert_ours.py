@@ -14,7 +14,7 @@ from conversions import PLANES, WORKERS, Converting
 
 from kubewright.lab.lab import Lab, open_lab
 
-pytestmark = ON_MACHINES
+pytestmark = [*ON_MACHINES, pytest.mark.soak]
 
 BALANCER, JOINED = "w3", ("cp4", "w4")
 ETCD, API_SERVER = (f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
@@ -112,9 +112,7 @@ def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> Non
     assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []
 
 
-@pytest.mark.parametrize(
-    "victim", ["cp1", *(pytest.param(name, marks=pytest.mark.soak) for name in PLANES[1:])]
-)
+@pytest.mark.parametrize("victim", PLANES)
 def test_any_control_plane_may_die(made: Converting, tmp_path: Path, victim: str) -> None:
     """The first, too."""
     made.killed_plane(victim, tmp_path)
@@ -124,7 +122,6 @@ def test_kubeadm_joins_more(made: Converting) -> None:
     made.joined_by_kubeadm(*JOINED)
 
 
-@pytest.mark.soak
 def test_the_endpoint_becomes_another(made: Converting, tmp_path: Path) -> None:
     """From a proxy on a host of its own to one on every node; also of the nodes that kubeadm has joined."""
     document = yaml.safe_load(made.file.read_text())
