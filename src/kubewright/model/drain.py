@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from kubewright.model.objects import Object
 
-_MIRROR = "kubernetes.io/config.mirror"
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a static Pod's image in the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def leaving(pods: Iterable[Object]) -> Leaving:
 
 
 def _stays(pod: Object) -> bool:
-    if _MIRROR in (pod["metadata"].get("annotations") or {}):
+    if MIRROR in (pod["metadata"].get("annotations") or {}):
         return True
     return _controller(pod) == "DaemonSet" and not ended(pod)
 

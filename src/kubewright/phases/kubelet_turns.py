@@ -11,13 +11,13 @@ from kubewright.clients.objects import ObjectClient
 from kubewright.errors import ApiError, WaitTimeoutError
 from kubewright.events import Events
 from kubewright.hosts import Host
+from kubewright.model.drain import MIRROR
 from kubewright.model.objects import Object
 from kubewright.phases.node import Node
 from kubewright.phases.rollout import pod_trouble
 from kubewright.phases.waiting import wait_until
 
 _PROBES = ("readinessProbe", "startupProbe")
-_MIRROR = "kubernetes.io/config.mirror"
 _DEADLINE = 60.0
 _SETTLED = 15.0
 """Seconds after which a kubelet that was restarted has told of its Pods what there is to tell."""
@@ -123,7 +123,7 @@ async def _pods(node: Node, kube: ObjectClient) -> dict[str, Object]:
     return {
         str(pod["metadata"]["uid"]): pod
         for pod in pods
-        if _MIRROR not in (pod["metadata"].get("annotations") or {})
+        if MIRROR not in (pod["metadata"].get("annotations") or {})
     }
 
 

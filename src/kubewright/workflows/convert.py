@@ -160,7 +160,7 @@ class Conversion:
     async def until_moved(self) -> None:
         """Every stage before `apply`."""
         await self._keep()
-        async with api_over(self._lead.host, await self._server()) as kube:
+        async with api_over(self._lead.host, await self._own_server(self._lead)) as kube:
             await self._secure_etcd(kube)
             await self._certificates()
             await self._proxies()
@@ -212,10 +212,10 @@ class Conversion:
             for phase in phases:
                 group.create_task(self.run.do(phase))
 
-    async def _server(self) -> Server:
-        """The first control plane's own API server, whatever its admin.conf names by now."""
-        admin = await read_kubeconfig(self._lead.host, f"{kubeconfig.KUBERNETES_DIR}/{kubeconfig.ADMIN}")
-        return replace(Server.from_kubeconfig(admin), url=self._want.control_plane(self._lead).url)
+    async def _own_server(self, node: Node) -> Server:
+        """A control plane's own API server, whatever its admin.conf names by now."""
+        admin = await read_kubeconfig(node.host, f"{kubeconfig.KUBERNETES_DIR}/{kubeconfig.ADMIN}")
+        return replace(Server.from_kubeconfig(admin), url=self._want.control_plane(node).url)
 
     @property
     def _directory(self) -> str:

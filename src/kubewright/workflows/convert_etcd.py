@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kubewright.clients.kube import KubeClient
-from kubewright.clients.server import Server
 from kubewright.components.open import open_source
 from kubewright.errors import ExitCode, HostError
 from kubewright.events import Events
 from kubewright.hosts import FileWrite
-from kubewright.model import etcd_moves, kubeconfig, manifests, pki
+from kubewright.model import etcd_moves, manifests, pki
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.kubeadm import to_stored
 from kubewright.model.config.kubeadm_types import Etcd, LocalEtcd
@@ -33,7 +32,6 @@ from kubewright.phases.etcd_move import (
     StackedMemberLeft,
 )
 from kubewright.phases.etcd_outside import EtcdFiles
-from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import read_installed, runtime_socket
 from kubewright.phases.node import Node
 from kubewright.workflows.convert import Conversion, convert
@@ -89,7 +87,7 @@ class EtcdConversion(Conversion):
     async def until_moved(self) -> None:
         """Every stage before `apply`."""
         await self._keep()
-        async with api_over(self._lead.host, await self._server()) as kube:
+        async with api_over(self._lead.host, await self._own_server(self._lead)) as kube:
             await self._secure_etcd(kube)
             await self._prepare()
             members = await self._members_before()
@@ -196,10 +194,6 @@ class EtcdConversion(Conversion):
         for node in nodes:
             async with api_over(node.host, await self._own_server(node)) as kube:
                 await self._do(ApiServerReady(node, kube, _READY))
-
-    async def _own_server(self, node: Node) -> Server:
-        admin = await read_kubeconfig(node.host, f"{kubeconfig.KUBERNETES_DIR}/{kubeconfig.ADMIN}")
-        return replace(Server.from_kubeconfig(admin), url=self._want.control_plane(node).url)
 
     async def _told(self, kube: KubeClient) -> None:
         """Before the first member leaves: a control plane that joins meanwhile must not bring another one."""
