@@ -115,7 +115,8 @@ class Converting:
 
             def load(name: str, what: str, server: str = "", **more: Any) -> None:
                 cluster.endpoint = server or f"{self.address('cp1')}:6443"
-                loads[name] = stack.enter_context(cluster.load(what, directory, prefix=name, **more))
+                prefix = f"{name}-{directory.name}".replace("_", "-")  # names that are written are used once
+                loads[name] = stack.enter_context(cluster.load(what, directory, prefix=prefix, **more))
 
             load("watch", "watch")
             load("old", "write")
