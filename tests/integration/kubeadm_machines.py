@@ -139,7 +139,8 @@ def etcd_members(lab: Lab) -> str:
     pki_dir = "/etc/kubernetes/pki/etcd"
     return on(
         lab, "cp1",
-        f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=https://127.0.0.1:2379 "
+        "url=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml); "
+        f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=$url "
         f"--cacert={pki_dir}/ca.crt --cert={pki_dir}/server.crt --key={pki_dir}/server.key member list",
     )  # fmt: skip
 
