@@ -17,11 +17,12 @@ $id
 "*) echo "$id"; exit ;; esac
 done
 """
-# As a kubelet would: they are asked to, and get some seconds for it.
+# As a kubelet would: they are asked to, and get some time for it, $1 times 0.2 s.
 _END = r"""
+tries=$1; shift
 for id; do ctr -n k8s.io tasks kill -s SIGTERM "$id"; done 2>/dev/null
 n=0
-while [ $((n += 1)) -lt 50 ]; do
+while [ $((n += 1)) -le "$tries" ]; do
   left=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }')
   some=
   for id; do if printf '%s\n' "$left" | grep -qxF -- "$id"; then some=yes; fi; done
@@ -38,6 +39,6 @@ async def running_container(host: Host, name: str) -> str:
     return (await host.shell(_CONTAINER, name)).text
 
 
-async def end_containers(host: Host, ids: Iterable[str]) -> None:
-    """End containers, those that do not end within some ten seconds by force. Their kubelet starts them anew."""
-    await host.shell(_END, *ids, timeout=60)
+async def end_containers(host: Host, ids: Iterable[str], *, patience: float = 10.0) -> None:
+    """End containers, those that do not end within `patience` seconds by force. Their kubelet starts them anew."""
+    await host.shell(_END, str(round(patience / 0.2)), *ids, timeout=patience + 50)

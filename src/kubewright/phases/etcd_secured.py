@@ -23,6 +23,9 @@ _ANSWER = 60.0
 """Seconds in which etcd answers: an earlier run may have just changed its manifest."""
 _SERVES = 180.0
 _REQUEST = 3.0
+_LAST_ANSWERS = 1.0
+"""Seconds for the requests that an API server has when it ends. It takes no others from then on, and would wait a
+minute for its watches, which nobody ends."""
 
 
 class EtcdSecured(Phase):
@@ -95,7 +98,7 @@ class EtcdSecured(Phase):
         Service `kubernetes` (twice the interval of its endpoint reconciler). A run that is killed here leaves an
         API server that its kubelet starts again."""
         if container := await running_container(self._node.host, API_SERVER):
-            await end_containers(self._node.host, [container])
+            await end_containers(self._node.host, [container], patience=_LAST_ANSWERS)
 
     async def verify(self, activity: Activity) -> None:
         """Wait until etcd serves by TLS, under its peer URL, and the API server answers from it."""

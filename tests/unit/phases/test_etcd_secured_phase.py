@@ -103,7 +103,7 @@ class Plane(MemoryHost):
 
     async def run(self, argv: Any, **options: Any) -> Completed:
         if "tasks kill" in argv[2]:
-            self.etcd.log.append(f"{argv[4]} ends")
+            self.etcd.log.append(f"{argv[5]} ends")
             return Completed(tuple(argv), 0)
         if "containers ls -q" in argv[2] and "pod.namespace" in argv[2]:
             return Completed(tuple(argv), 0, f"{argv[4]}-{self.starts[argv[4]]}\n".encode())
