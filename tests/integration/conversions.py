@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kubeadm_machines as machines
-from cluster_fixtures import Kubewright, on, until_on
+from cluster_fixtures import Kubewright, on
 from ha_cluster import LONGEST_GAP, HaCluster, Running
 from init_configurations import SOCKET
 from kubeadm_machines import KUBECTL, kubeadm
@@ -95,8 +95,6 @@ class Converting:
         files = "cd /etc/kubernetes && find . -type f | sort | xargs sha256sum"
         kubelet = "cat /etc/kubernetes/kubelet.conf /var/lib/kubelet/config.yaml | sha256sum"
         get = f"{KUBECTL} -n kube-system get"
-        # The Pod of a static one that has changed is another one, of which the API knows a moment later.
-        until_on(self.lab, "cp1", f"{KUBECTL} -n kube-system exec etcd-cp1 -- true", seconds=60, every=0.5)
         configs = f"{get} cm kubeadm-config kube-proxy -o jsonpath='{{.items[*].data}}'"
         return {
             "files": on(self.lab, "cp1", files),
