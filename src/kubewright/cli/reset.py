@@ -59,8 +59,8 @@ def reset(
 
     It shows what it will remove and what it leaves alone, and asks. It stops the kubelet, removes the Kubernetes
     pods of the host and no other containers, the packet filter rules of Kubernetes and no others, and empties the
-    directories of kubeadm and the kubelet. A control plane's member of etcd leaves first, and only where the others
-    do without it. The Node object goes where the host's own admin.conf reaches the cluster.
+    directories of kubeadm and the kubelet. A control plane's member of etcd leaves first, and only where the
+    others do without it. The Node object goes where the host's own admin.conf reaches the cluster.
     """
     from kubewright.cli.common import run
     from kubewright.cli.node import opened_node

@@ -38,7 +38,9 @@ from kubewright.workflows.tree import StepRun, run_steps
 ADMIN_CONF = f"{kubeconfig.KUBERNETES_DIR}/admin.conf"
 
 _API_DEADLINE = 20.0
-"""Seconds for all that is asked of the API to remove the Node: a host must be resettable without it."""
+"""Seconds in which the API must have done what a step asks of it: a host can be reset without it, too."""
+
+_NO_ANSWER = f"it has not answered within {_API_DEADLINE:.0f} s"
 
 # Prints those of $1, of the homes' kubeconfigs below $2 and in $3 that are there.
 _LEFT = r"""
@@ -79,6 +81,8 @@ class Reset(StepRun):
         self._certificates_dir = check_directory(settings.certificates_dir, "--cert-dir")
         self._installed: Installed | None = None
         self._etcd_data = ""
+        self._silent = ""
+        """Why the API could not be asked; empty where it could, or has not been."""
 
     async def installed(self) -> Installed:
         """What the host's files say, read once and before anything is removed."""
@@ -99,12 +103,16 @@ class Reset(StepRun):
             return
         await self._refuse_needed_member()
         try:
-            async with self._api(self.node.host) as kube:
+            async with asyncio.timeout(_API_DEADLINE), self._api(self.node.host) as kube:
                 if kube is not None:
                     name = installed.node_name or self.node.name
                     await self.do(EndpointGone(kube, name, host=self.node.name))
         except KubewrightError as error:  # its kubeconfig may be damaged, too
-            self._warn(f"kubeadm-config keeps this node's endpoint: {error.message}")
+            self._silent = error.message
+        except TimeoutError:
+            self._silent = _NO_ANSWER
+        if self._silent:
+            self._warn(f"kubeadm-config keeps this node's endpoint: {self._silent}")
 
     async def remove_node(self) -> None:
         """The Node goes while this host's API server still answers; without an answer it stays, and is named."""
@@ -113,6 +121,9 @@ class Reset(StepRun):
             return
         if self._keep_node:
             self._keep(name, "it is to stay, says --keep-node")
+            return
+        if self._silent:  # it is not waited for twice
+            self._keep(name, f"the cluster cannot be asked: {self._silent}")
             return
         await self._refuse_needed_member()
         try:
@@ -125,8 +136,7 @@ class Reset(StepRun):
         except KubewrightError as error:
             self._keep(name, f"the cluster cannot be asked: {error.message}", warn=True)
         except TimeoutError:
-            why = f"the cluster has not answered within {_API_DEADLINE:.0f} s"
-            self._keep(name, why, warn=True)
+            self._keep(name, f"the cluster cannot be asked: {_NO_ANSWER}", warn=True)
         else:
             if phase.foreign:
                 self._keep(name, f"it is another host's by now: {phase.foreign}", mend="", warn=True)
