@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -36,7 +35,6 @@ for path in "$2"/*; do
   [ ! -L "$path" ] || case $(readlink -- "$path") in "$3"/*) echo "$path";; esac
 done
 """
-_REMOVE_LINKS = 'for path; do rm -f -- "$path"; done'
 _UNMOUNT = r"""
 for path; do umount -- "$path" 2>/dev/null || umount -- "$path" 2>&1 || true; done
 """
@@ -168,10 +166,9 @@ class CleanUp(Phase):
             self.warnings += await remove_cgroups(host)
         activity.progress("remove files")
         if self._log_links:
-            await host.shell(_REMOVE_LINKS, *self._log_links)
+            await host.run(["rm", "-f", "--", *self._log_links])
         await self._empty()
-        files = " ".join(shlex.quote(path) for path in self._files)
-        await host.shell(f"rm -f -- {files}")
+        await host.run(["rm", "-f", "--", *self._files])
 
     async def _remove_pods(self, activity: Activity) -> None:
         if not self._pods:
@@ -206,20 +203,16 @@ class CleanUp(Phase):
             below = [mount for mount in mounts if mount.startswith(f"{real}/")]
             if below:
                 self.warnings.append(f"{path} keeps what is mounted there: {', '.join(below)}")
-        done = await self._node.host.shell(empty_script(work), check=False, timeout=300)
-        self.warnings += [f"not removed: {line}" for line in done.err.splitlines()]
+        for item in work:
+            done = await self._node.host.run(empty_command(item), check=False, timeout=300)
+            self.warnings += [f"not removed: {line}" for line in done.err.splitlines()]
 
 
-def empty_script(work: Sequence[model.Emptying]) -> str:
-    """The shell script that empties directories; what cannot be removed is said on standard error."""
-    lines = []
-    for item in work:
-        keep = "".join(f"! -path {shlex.quote(_literal(kept))} " for kept in item.kept)
-        lines.append(
-            f"find {shlex.quote(item.directory)} -mindepth 1 -maxdepth 1 {keep}"
-            "-exec rm -rf --one-file-system -- {} +"
-        )
-    return "\n".join([*lines, "true"])
+def empty_command(item: model.Emptying) -> list[str]:
+    """The command that empties a directory; what cannot be removed is said on standard error."""
+    keep = [word for kept in item.kept for word in ("!", "-path", _literal(kept))]
+    find = ["find", item.directory, "-mindepth", "1", "-maxdepth", "1", *keep]
+    return [*find, "-exec", "rm", "-rf", "--one-file-system", "--", "{}", "+"]
 
 
 def _literal(path: str) -> str:

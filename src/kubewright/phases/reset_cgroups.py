@@ -8,14 +8,15 @@ from kubewright.model.objects import read_mapping
 
 _CGROUPS = "/sys/fs/cgroup"
 
-# Prints the kubelet's topmost control groups below $1, where its cgroupRoot $2 is empty or starts with a slash: in
+# Prints the kubelet's topmost control groups below $1, where its cgroupRoot is $2 without slashes around it: in
 # one hierarchy, or with version 1 in each.
 _TOPS = r"""
 tops() {
-  for top in "$1$2/kubepods" "$1$2/kubepods.slice"; do [ ! -d "$top" ] || echo "$top"; done
+  root=${2:+/$2}
+  for top in "$1$root/kubepods" "$1$root/kubepods.slice"; do [ ! -d "$top" ] || echo "$top"; done
   [ ! -e "$1/cgroup.controllers" ] || return 0
-  for top in "$1"/*"$2/kubepods" "$1"/*"$2/kubepods.slice"; do
-    [ -h "${top%"$2"/kubepods*}" ] || [ ! -d "$top" ] || echo "$top"
+  for top in "$1"/*"$root/kubepods" "$1"/*"$root/kubepods.slice"; do
+    [ -h "${top%"$root"/kubepods*}" ] || [ ! -d "$top" ] || echo "$top"
   done
 }
 """
@@ -49,7 +50,6 @@ async def remove_cgroups(host: Host) -> list[str]:
 
 
 async def _root(host: Host) -> str:
-    """The kubelet's `cgroupRoot`, as what stands behind the hierarchy's path; empty for the default."""
+    """The kubelet's `cgroupRoot` without slashes around it; empty for the default."""
     config = read_mapping(await host.read_file(CONFIG_PATH) or b"") or {}
-    root = str(config.get("cgroupRoot") or "").strip("/")
-    return f"/{root}" if root else ""
+    return str(config.get("cgroupRoot") or "").strip("/")

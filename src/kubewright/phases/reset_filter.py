@@ -13,7 +13,7 @@ from kubewright.model.kept import Kept
 from kubewright.model.virtual_servers import KUBE_IPVS, VirtualServer
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.sections import sections
+from kubewright.phases.sections import SECTION, sections
 
 _LOCK = ("-w", "5")
 """How long iptables waits for another program that holds its lock, in seconds."""
@@ -21,7 +21,9 @@ _LOCK = ("-w", "5")
 # $1 and $2 are the kernel's lists of the old iptables' tables, $3 is its list of virtual servers, $4 flannel's
 # directory, $5 that of CNI. The old iptables would load its modules just to look: where they are not loaded, it
 # has no rules.
-_LOOK = r"""
+_LOOK = (
+    SECTION
+    + r"""
 exec 2>/dev/null
 for family in iptables ip6tables; do
   [ $family = iptables ] && names=$1 || names=$2
@@ -30,26 +32,29 @@ for family in iptables ip6tables; do
     command -v "$family-$kind-save" >/dev/null || continue
     found=1
     [ $kind = nft ] || grep -q . "$names" || continue
-    echo "### $family-$kind"; "$family-$kind-save"
+    section "$family-$kind"; "$family-$kind-save"
   done
-  [ -n "$found" ] || ! command -v "$family-save" >/dev/null || { echo "### $family"; "$family-save"; }
+  [ -n "$found" ] || ! command -v "$family-save" >/dev/null || { section "$family"; "$family-save"; }
 done
-echo '### nft'; nft list tables
-echo '### servers'; cat "$3"
-echo '### sets'; ipset save
-echo '### link'; ip -d -o link show dev kube-ipvs0
-echo '### addresses'; ip -o address show dev kube-ipvs0
-echo '### ipvsadm'; command -v ipvsadm
-echo '### flannel'; ls -d "$4"; ls "$5"/10-flannel.conf*
+section nft; nft list tables
+section servers; cat "$3"
+section sets; ipset save
+section link; ip -d -o link show dev kube-ipvs0
+section addresses; ip -o address show dev kube-ipvs0
+section ipvsadm; command -v ipvsadm
+section flannel; ls -d "$4"; ls "$5"/10-flannel.conf*
 true
 """
+)
 _KERNEL = ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names", "/proc/net/ip_vs")
 
-# Removes virtual servers, each of $@ its option and address; then, after "--", sets; then tables of nftables.
+# Removes virtual servers, each of $@ its option and address; then, after "--", tables of nftables; then sets and
+# links, unless a virtual server is left that they mark.
 _REMOVE = r"""
-while [ "$1" != -- ]; do ipvsadm -D "$1" "$2" || true; shift 2; done; shift
-while [ "$1" != -- ]; do ipset destroy "$1" || true; shift; done; shift
+while [ "$1" != -- ]; do ipvsadm -D "$1" "$2" || left=1; shift 2; done; shift
 while [ "$1" != -- ]; do nft delete table "$1" "$2" || true; shift 2; done; shift
+[ -z "${left:-}" ] || exit 0
+while [ "$1" != -- ]; do ipset destroy "$1" || true; shift; done; shift
 for link; do ip link delete "$link" || true; done
 """
 
@@ -144,7 +149,7 @@ class PacketFilterGone(Phase):
         words = [word for server in self._servers for word in server.option.split()]
         tables = [word for table in self._tables for word in table.split()]
         said = await host.shell(
-            _REMOVE, *words, "--", *self._sets, "--", *tables, "--", *self._links, check=False
+            _REMOVE, *words, "--", *tables, "--", *self._sets, "--", *self._links, check=False
         )
         self.warnings += [f"not removed: {line}" for line in said.err.splitlines()]
 

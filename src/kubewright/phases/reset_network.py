@@ -12,27 +12,30 @@ from kubewright.model.kept import Kept
 from kubewright.model.own_network import OWN_CNI_FILE, OWN_ROUTES
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
-from kubewright.phases.sections import sections
+from kubewright.phases.sections import SECTION, sections
 
 _AT_ONCE = 500
 """So many files are removed by one command: a node may have thousands of reservations (P37)."""
 
 # $1 is the directory of CNI configurations, $2 flannel's, $3 that of CNI's state, $4 the protocol of our routes.
-_LOOK = r"""
+_LOOK = (
+    SECTION
+    + r"""
 exec 2>/dev/null
-echo '### links'; ip -d -j link show
-echo '### routes'; ip route show proto "$4"
-echo '### run'; ls -d "$2"
-echo '### files'; for file in "$1"/*.conf "$1"/*.conflist "$1"/*.json; do [ ! -f "$file" ] || echo "$file"; done
-echo '### reservations'
+section links; ip -d -j link show
+section routes; ip route show proto "$4"
+section run; ls -d "$2"
+section files; for file in "$1"/*.conf "$1"/*.conflist "$1"/*.json; do [ ! -f "$file" ] || echo "$file"; done
+section reservations
 for file in "$3"/networks/*/*; do
   [ ! -f "$file" ] || printf '%s\t%s\n' "$file" "$(head -n 1 "$file" | tr -d '\r')"
 done
-echo '### results'
+section results
 for file in "$3"/results/* "$3"/cache/results/*; do [ ! -f "$file" ] || echo "$file"; done
-echo '### flannel'; for file in "$3"/flannel/*; do [ ! -f "$file" ] || echo "$file"; done
+section flannel; for file in "$3"/flannel/*; do [ ! -f "$file" ] || echo "$file"; done
 true
 """
+)
 _LINKS = (
     r"""for link; do ! ip link show dev "$link" >/dev/null 2>&1 || ip link delete dev "$link" || true; done"""
 )
