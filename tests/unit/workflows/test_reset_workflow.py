@@ -41,7 +41,8 @@ async def test_a_damaged_kubeconfig_does_not_stop_it(content: bytes) -> None:
 
 # -- the Node -----------------------------------------------------------------------------------------------
 
-LIVE = {
+OTHER_ADDRESS = {"type": "InternalIP", "address": "192.0.2.9"}
+LIVE: Object = {
     "metadata": {"name": "n1"},
     "status": {
         "nodeInfo": {"machineID": "a1"},
@@ -123,9 +124,7 @@ async def test_a_node_that_is_gone_is_nothing_to_do() -> None:
 @pytest.mark.parametrize("facts", [{"machine_id": "b2"}, {"machine_id": ""}])
 async def test_another_host_that_has_taken_the_name_keeps_its_node(facts: dict[str, str]) -> None:
     """A dead host comes back after one of the same name has taken its place."""
-    api = Api(
-        LIVE | {"status": {**LIVE["status"], "addresses": [{"type": "InternalIP", "address": "192.0.2.9"}]}}
-    )  # type: ignore[dict-item]
+    api = Api(LIVE | {"status": {"nodeInfo": {"machineID": "a1"}, "addresses": [OTHER_ADDRESS]}})
     run = Run(api, here=replace_facts(node(control_plane=True), **facts))
     await run.remove_node()
     assert api.deleted == []
@@ -169,7 +168,7 @@ async def test_nothing_of_the_cluster_is_changed_before_etcd_agrees(
     async def refuses(_: object) -> None:
         raise KubewrightError("its member cannot leave etcd")
 
-    monkeypatch.setattr(workflow.EtcdMemberGone, "look", refuses)
+    monkeypatch.setattr("kubewright.workflows.reset.EtcdMemberGone.look", refuses)
     api = Api()
     run = Run(api, asks_etcd=asks)
     if asks:
