@@ -109,6 +109,8 @@ def reset(
     done = once(dry=False, stream=True)
     if output == "text" and only in ("", "cleanup-node"):
         _print_left(done)
+    elif output == "text":
+        _print_kept(done, "It has left alone, and why:")
 
 
 def _settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -51,7 +52,7 @@ class CleanUp(Phase):
         lazy_unmount: bool = False, force_unmount: bool = False, files: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """`etcd_data` is emptied, too, unless it is empty itself; `tmp_dir` says whether kubeadm's backups go, and
-        `files` are removed besides kubeadm's own."""
+        `files` of ours are removed, too, and their directories if nothing else is in these."""
         self._node = node
         self.host_name = node.name
         self._socket = cri_socket
@@ -68,6 +69,7 @@ class CleanUp(Phase):
         self._pods: list[Sandbox] = []
         self._filled: dict[str, str] = {}
         self._kubelet = False
+        self._own = tuple(files)
         self._files = (*model.CONFIG_FILES, *files)
         self._log_links: list[str] = []
         self._cgroups: list[str] = []
@@ -99,7 +101,7 @@ class CleanUp(Phase):
         changes += [Change(Action.DELETE, f"Pod {pod}", self.host_name) for pod in self._pods]
         changes += [Change(Action.RUN, f"unmount {path}", self.host_name) for path in mounts]
         if self._cgroups:
-            groups = f"{len(self._cgroups)} control groups of Pods, such as {self._cgroups[0]}"
+            groups = f"control groups of Pods, such as {self._cgroups[0]}"
             changes.append(Change(Action.DELETE, groups, self.host_name))
         changes += [
             Change(
@@ -108,7 +110,7 @@ class CleanUp(Phase):
             for path, real in self._filled.items()
         ]
         if self._log_links:
-            links = f"{len(self._log_links)} links to Pods' logs in {model.LOG_LINKS_DIR}"
+            links = f"links to Pods' logs in {model.LOG_LINKS_DIR}"
             changes.append(Change(Action.DELETE, links, self.host_name))
         changes += [Change(Action.DELETE, path, self.host_name) for path in self._files if path in files]
         return changes
@@ -116,7 +118,7 @@ class CleanUp(Phase):
     async def _look_at_files(self) -> None:
         places = (KUBERNETES_DIR, model.LOG_LINKS_DIR, model.LOGS_DIR)
         said = await self._node.host.shell(_LOOK_FILES, *places, check=False)
-        found = said.stdout.decode(errors="surrogateescape").splitlines()
+        found = said.stdout.decode(errors="replace").splitlines()
         self._log_links = [path for path in found if path.startswith(f"{model.LOG_LINKS_DIR}/")]
         entries = [path for path in found if path.startswith(f"{KUBERNETES_DIR}/")]
         self.kept += model.others_in_kubernetes(entries, self._directories)
@@ -169,6 +171,9 @@ class CleanUp(Phase):
             await host.run(["rm", "-f", "--", *self._log_links])
         await self._empty()
         await host.run(["rm", "-f", "--", *self._files])
+        if self._own:
+            folders = dict.fromkeys(posixpath.dirname(path) for path in self._own)
+            await host.run(["rmdir", "--ignore-fail-on-non-empty", "--", *folders], check=False)
 
     async def _remove_pods(self, activity: Activity) -> None:
         if not self._pods:

@@ -88,7 +88,7 @@ class PodNetworkGone(Phase):
         changes = [f"link {name}" for name in self._cut.links]
         changes += [f"route {route}" for route in self._routes]
         if self._cut.state:
-            changes.append(f"{len(self._cut.state)} files of the pod network in {model.STATE_DIR}")
+            changes.append(f"the pod network's state in {model.STATE_DIR}")
         changes += [model.FLANNEL_RUN] if self._cut.flannel_run else []
         changes += self._cut.files
         return [Change(Action.DELETE, change, self.host_name) for change in changes]

@@ -102,7 +102,7 @@ async def test_the_plan_names_what_goes_and_what_stays(node: Node, runtime: Runt
     assert [change.target for change in await phase.look()] == [
         "stop kubelet.service", "Pod kube-system/etcd-n1", "Pod default/web",
         "unmount /var/lib/kubelet/pods/u/volumes/x", "what is in /var/lib/kubelet", "what is in /var/log/pods",
-        f"what is in {PKI}", "1 links to Pods' logs in /var/log/containers", "/etc/kubernetes/kubelet.conf",
+        f"what is in {PKI}", "links to Pods' logs in /var/log/containers", "/etc/kubernetes/kubelet.conf",
         "/var/lib/kubewright/conversion.json",
     ]  # fmt: skip
     assert [kept.what for kept in phase.kept] == [
@@ -123,6 +123,7 @@ async def test_all_but_what_is_the_owners_goes(node: Node, runtime: Runtime) -> 
     assert there - {"/kubelet", "/systemctl"} == {
         "/var/lib/kubelet/mine/precious", "/etc/kubernetes/notes", "/var/log/containers/mine.log",
     }  # fmt: skip
+    assert not host.at("/var/lib/kubewright").exists()
     said = host.at("/systemctl").read_text().replace(str(host.root), "").splitlines()
     assert said == ["is-active kubelet", "stop kubelet", "umount -- /var/lib/kubelet/pods/u/volumes/x"]
 

@@ -65,7 +65,7 @@ async def test_our_network_goes_with_its_state_and_routes(node: Node) -> None:
     host.put("/var/lib/cni/networks/mine/10.9.0.2", f"{POD}\r\neth0")
     phase = PodNetworkGone(node)
     assert [change.target for change in await phase.look()] == [
-        "route 10.244.1.0/24 via 192.0.2.2 dev eth0", "2 files of the pod network in /var/lib/cni",
+        "route 10.244.1.0/24 via 192.0.2.2 dev eth0", "the pod network's state in /var/lib/cni",
         "/etc/cni/net.d/10-kubewright.conflist",
     ]  # fmt: skip
     assert log(host) == []
