@@ -21,7 +21,7 @@ tops() {
 }
 """
 _LOOK = _TOPS + 'tops "$1" "$2"\n'
-# rmdir(2) refuses a control group that has processes. To stop a slice would end them, so that one must have none.
+# rmdir(2), which find does here, refuses a control group that has processes. To stop a slice would end them, so that one must have none.
 _REMOVE = (
     _TOPS
     + r"""
@@ -30,7 +30,7 @@ tops "$1" "$2" | while read -r top; do
     echo "$top: it has processes"
   else
     case $top in *.slice) systemctl stop kubepods.slice </dev/null >/dev/null 2>&1;; esac
-    [ ! -d "$top" ] || find "$top" -depth -type d -exec rmdir -- {} \; 2>/dev/null
+    [ ! -d "$top" ] || find "$top" -depth -type d -delete 2>/dev/null
     [ ! -d "$top" ] || echo "$top: it cannot be removed"
   fi
 done

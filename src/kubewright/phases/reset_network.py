@@ -17,6 +17,7 @@ from kubewright.phases.sections import SECTION, sections
 _AT_ONCE = 500
 """So many files are removed by one command: a node may have thousands of reservations (P37)."""
 
+# Starts no program for a reservation, of which there may be thousands (P37).
 # $1 is the directory of CNI configurations, $2 flannel's, $3 that of CNI's state, $4 the protocol of our routes.
 _LOOK = (
     SECTION
@@ -27,8 +28,11 @@ section routes; ip route show proto "$4"
 section run; ls -d "$2"
 section files; for file in "$1"/*.conf "$1"/*.conflist "$1"/*.json; do [ ! -f "$file" ] || echo "$file"; done
 section reservations
+end=$(printf '\r')
 for file in "$3"/networks/*/*; do
-  [ ! -f "$file" ] || printf '%s\t%s\n' "$file" "$(head -n 1 "$file" | tr -d '\r')"
+  [ -f "$file" ] || continue
+  holder=; IFS= read -r holder <"$file"
+  printf '%s\t%s\n' "$file" "${holder%"$end"}"
 done
 section results
 for file in "$3"/results/* "$3"/cache/results/*; do [ ! -f "$file" ] || echo "$file"; done
@@ -39,7 +43,7 @@ true
 _LINKS = (
     r"""for link; do ! ip link show dev "$link" >/dev/null 2>&1 || ip link delete dev "$link" || true; done"""
 )
-_FILES = r"""for file; do rm -f -- "$file"; done"""
+_RM = ("rm", "-f", "--")
 _DIRECTORIES = (
     r"""for directory; do [ ! -d "$directory" ] || rmdir --ignore-fail-on-non-empty -- "$directory"; done"""
 )
@@ -103,13 +107,13 @@ class PodNetworkGone(Phase):
         if self._routes:
             await host.run(["ip", "route", "flush", "proto", OWN_ROUTES], check=False)
         for start in range(0, len(gone.state), _AT_ONCE):
-            await host.shell(_FILES, *gone.state[start : start + _AT_ONCE])
+            await host.run([*_RM, *gone.state[start : start + _AT_ONCE]])
         emptied = model.emptied(gone.state)
         if gone.flannel_run:
-            await host.shell(_FILES, f"{model.FLANNEL_RUN}/subnet.env")
+            await host.run([*_RM, f"{model.FLANNEL_RUN}/subnet.env"])
             emptied.append(model.FLANNEL_RUN)
         if emptied:
             await host.shell(_DIRECTORIES, *emptied, check=False)
         if gone.files:
             beside = OWN_CNI_FILE.replace("/10-", "/.10-") + ".new"
-            await host.shell(_FILES, beside, *gone.files)
+            await host.run([*_RM, beside, *gone.files])
