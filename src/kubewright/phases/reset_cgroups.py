@@ -21,8 +21,8 @@ tops() {
 }
 """
 _LOOK = _TOPS + 'tops "$1" "$2"\n'
-# rmdir(2), as find calls it here, refuses a control group that has processes. To stop a slice would end them, so that
-# one must have none.
+# rmdir(2), as find calls it here, refuses a control group that has processes. To stop a slice would end them, so
+# that one must have none.
 _REMOVE = (
     _TOPS
     + r"""
