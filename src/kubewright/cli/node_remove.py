@@ -126,9 +126,7 @@ def _words(done: Outcome, file: Path) -> list[str]:
     """What a user must know afterwards."""
     lines = [f"Node {done.name} has left its cluster."]
     if done.host_reset:
-        lines.append(
-            "Its host is reset; kube-proxy's packet filter rules go when it is restarted (docs/reset.md)."
-        )
+        lines.append("Its host is reset; docs/reset.md lists what stays there, and why.")
     if done.in_file:
         lines.append(f"{file} still names it: take it out there, or the next apply makes it a node again.")
     if done.kubeconfig_may_name_it:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,23 +41,26 @@ Examples:
     "--cleanup-tmp-dir", is_flag=True, help="Empty /etc/kubernetes/tmp, too, where kubeadm keeps backups."
 )
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--keep-node", is_flag=True, help="Leave the Node object in the cluster, as kubeadm does.")
 @skip_phases_option
-@output_option("text", "json")
+@output_option("text", "json", "yaml")
 def reset(
     node: NodeOptions,
     cert_dir: str,
     cri_socket: str,
     cleanup_tmp_dir: bool,
     force: bool,
+    keep_node: bool,
     skip_phases: tuple[str, ...],
     output: str,
     only: str,
 ) -> None:
     """Take this host out of its cluster: undo what init or join did to it.
 
-    It shows what it will remove, and asks. It stops the kubelet, removes the Kubernetes pods of the host and no
-    other containers, and empties the directories of kubeadm and the kubelet. A control plane's member of etcd
-    leaves first, and only where the others do without it. The Node object stays: kubectl delete node NAME.
+    It shows what it will remove and what it leaves alone, and asks. It stops the kubelet, removes the Kubernetes
+    pods of the host and no other containers, the packet filter rules of Kubernetes and no others, and empties the
+    directories of kubeadm and the kubelet. A control plane's member of etcd leaves first, and only where the
+    others do without it. The Node object goes where the host's own admin.conf reaches the cluster.
     """
     from kubewright.cli.common import run
     from kubewright.cli.node import opened_node
@@ -76,11 +79,17 @@ def reset(
                     kubeconfig_path=node.kubeconfig,
                     skip=skip_phases,
                     only=only,
+                    keep_node=keep_node,
                     dry=dry,
                 )
 
         return run(work, output=output, stream=stream)
 
+    if output == "yaml" and not dry:
+        raise ConfigError(
+            "-o yaml prints a plan, which is what --dry-run makes", exit_code=ExitCode.USAGE,
+            hint="add --dry-run, or take -o json, which prints what is done, line by line",
+        )  # fmt: skip
     asks = not (settings.force or dry) and only in ("", "preflight")
     if asks and not sys.stdin.isatty():
         raise ConfigError(
@@ -89,8 +98,8 @@ def reset(
         )  # fmt: skip
     if dry or asks:
         planned = once(dry=True, stream=False)
-        if output == "json":
-            print_document({"changes": [change.as_dict() for change in planned.changes]}, output)
+        if output != "text":
+            print_document(_document(planned), output)
         else:
             _print_plan(planned, where=node.host or "this host")
         if dry:
@@ -100,6 +109,8 @@ def reset(
     done = once(dry=False, stream=True)
     if output == "text" and only in ("", "cleanup-node"):
         _print_left(done)
+    elif output == "text":
+        _print_kept(done, "It has left alone, and why:")
 
 
 def _settings(
@@ -140,21 +151,33 @@ def _settings(
     return settings.model_copy(update={"force": settings.force or force, "ignore_preflight_errors": ignored})
 
 
+def _document(planned: ResetResult) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "changes": [change.as_dict() for change in planned.changes],
+        "kept": [kept.as_dict() for kept in planned.kept],
+    }
+
+
 def _print_plan(planned: ResetResult, where: str) -> None:
     if not planned.changes:
         click.echo(f"{where}: nothing to remove")
+        _print_kept(planned, "What it leaves alone, and why:")
         return
     name = f" (node {planned.node_name})" if planned.node_name else ""
     click.echo(f"On {where}{name}:")
     for change in planned.changes:
         click.echo(f"  {change.action:<6} {change.target}")
+    _print_kept(planned, "What it leaves alone, and why:")
+
+
+def _print_kept(result: ResetResult, title: str) -> None:
+    if result.kept:
+        click.echo(title)
+        for kept in result.kept:
+            click.echo(f"  {kept}")
 
 
 def _print_left(done: ResetResult) -> None:
     click.echo("The host is reset." if done.changes else "There was nothing to reset.")
-    if done.left:
-        click.echo("It keeps what may not be the cluster's alone:")
-        for line in done.left:
-            click.echo(f"  {line}")
-    if done.node_name and done.changes:
-        click.echo(f"The cluster still lists the node: kubectl delete node {done.node_name}")
+    _print_kept(done, "It has left alone, and why:")

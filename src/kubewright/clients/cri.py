@@ -36,6 +36,7 @@ PULL_ATTEMPTS = 5
 _APIS = ("runtime.v1", "runtime.v1alpha2")
 _READY_SANDBOX = 0
 _RUNNING_CONTAINER = 1
+_POD_LABEL = "io.kubernetes.pod.uid"
 
 
 class CriError(HostError):
@@ -84,6 +85,8 @@ class Sandbox:
     uid: str
     attempt: int
     ready: bool
+    by_kubelet: bool = True
+    """Whether it bears the label that the kubelet gives to Pods; others can make some over CRI, too."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -203,7 +206,7 @@ class CriClient:
         return [
             Sandbox(
                 item.id, item.metadata.name, item.metadata.namespace, item.metadata.uid, item.metadata.attempt,
-                item.state == _READY_SANDBOX,
+                item.state == _READY_SANDBOX, any(label.key == _POD_LABEL for label in item.labels),
             )
             for item in answer.items
         ]  # fmt: skip

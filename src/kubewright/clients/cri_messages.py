@@ -32,7 +32,12 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "RuntimeCondition": ("string type = 1", "bool status = 2", "string reason = 3", "string message = 4"),
     "ListPodSandboxRequest": (),
     "ListPodSandboxResponse": ("*PodSandbox items = 1",),
-    "PodSandbox": ("string id = 1", "PodSandboxMetadata metadata = 2", "enum state = 3", "int64 created_at = 4"),
+    "PodSandbox": (
+        "string id = 1", "PodSandboxMetadata metadata = 2", "enum state = 3", "int64 created_at = 4",
+        "*Label labels = 5",
+    ),
+    # A map is a list of these on the wire.
+    "Label": ("string key = 1", "string value = 2"),
     "PodSandboxMetadata": ("string name = 1", "string uid = 2", "string namespace = 3", "uint32 attempt = 4"),
     "StopPodSandboxRequest": ("string pod_sandbox_id = 1",),
     "StopPodSandboxResponse": (),

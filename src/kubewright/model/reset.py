@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubewright.errors import ConfigError, ExitCode
+from kubewright.model.kept import Kept
 from kubewright.model.kubeconfig import KUBERNETES_DIR
-from kubewright.model.objects import to_yaml
+from kubewright.model.objects import Object, to_yaml
+from kubewright.model.status import internal_ip
 
 MANIFESTS_DIR = f"{KUBERNETES_DIR}/manifests"
 TMP_DIR = f"{KUBERNETES_DIR}/tmp"  # noqa: S108 - kubeadm's own, below /etc
@@ -18,7 +20,9 @@ CONFIG_FILES = tuple(
     f"{KUBERNETES_DIR}/{name}.conf"
     for name in ("admin", "super-admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
 )
-STATE_DIRECTORIES = ("/var/lib/dockershim", "/var/run/kubernetes", "/var/lib/cni")
+LOGS_DIR = "/var/log/pods"
+LOG_LINKS_DIR = "/var/log/containers"
+STATE_DIRECTORIES = ("/var/lib/dockershim", "/var/run/kubernetes", LOGS_DIR)
 """Besides the kubelet's own: their content goes, they themselves stay."""
 
 _ETCD_VOLUME = "etcd-data"
@@ -75,6 +79,28 @@ def kubelet_mounts(mounts: Iterable[str], kubelet_dir: str) -> list[str]:
     return sorted(found, key=lambda mount: -mount.count("/"))
 
 
+def others_mounts(directory: str, mounts: Iterable[str], unmounted: Iterable[str]) -> list[Kept]:
+    """What is mounted below a directory that is emptied, and is not unmounted."""
+    why = f"somebody else has mounted it there; nothing in {directory} is removed through it"
+    ours = set(unmounted)
+    found = dict.fromkeys(
+        mount for mount in mounts if mount.startswith(f"{directory}/") and mount not in ours
+    )
+    return [Kept(mount, why) for mount in found]
+
+
+def others_in_kubernetes(entries: Iterable[str], emptied: Iterable[str]) -> list[Kept]:
+    """What stays of the entries of /etc/kubernetes, given as paths: what kubeadm has not put there."""
+    gone = {*CONFIG_FILES, *emptied}
+    return [
+        Kept(path, "what upgrades have kept; --cleanup-tmp-dir empties it")
+        if path == TMP_DIR
+        else Kept(path, "kubeadm does not make it, so that somebody else has put it there")
+        for path in entries
+        if path not in gone
+    ]
+
+
 def emptying(directory: str, mounts: Sequence[str]) -> list[Emptying]:
     """How a directory is emptied without reaching through a mount point below it.
 
@@ -123,6 +149,18 @@ def without_endpoint(status: Mapping[str, Any], node: str) -> str | None:
         return None
     rest = {name: endpoint for name, endpoint in endpoints.items() if name != node}
     return to_yaml({**status, "apiEndpoints": rest}).decode()
+
+
+def why_not_this_node(node: Object, *, machine_id: str, addresses: Collection[str]) -> str:
+    """Why a Node object is not that of the host with this machine ID and these addresses; empty where it is."""
+    status = node.get("status") or {}
+    theirs = str((status.get("nodeInfo") or {}).get("machineID") or "")
+    if theirs and machine_id and theirs != machine_id:
+        return f"its machine ID is {theirs}, and this host's is {machine_id}"
+    address = internal_ip(node)
+    if address and address not in addresses:
+        return f"its address is {address}, which this host has not"
+    return ""
 
 
 def quorum_without(healthy_others: int, voters: int) -> str:

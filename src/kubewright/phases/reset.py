@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
+import posixpath
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,8 +11,12 @@ from kubewright.clients.cri import CriClient, Sandbox, open_cri
 from kubewright.errors import HostError
 from kubewright.events import Activity
 from kubewright.model import reset as model
+from kubewright.model.kept import Kept
+from kubewright.model.kubeconfig import KUBERNETES_DIR
 from kubewright.phases.node import Node
+from kubewright.phases.others import containers_of_others
 from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.reset_cgroups import pod_cgroups, remove_cgroups
 
 _AT_ONCE = 4
 
@@ -23,6 +27,13 @@ for path; do
   [ -d "$path" ] || continue
   real=$(readlink -f -- "$path")
   if [ -n "$(ls -A -- "$real" | head -n 1)" ]; then echo "$path"; echo "$real"; fi
+done
+"""
+# Prints what is in $1, and in $2 the links to below $3.
+_LOOK_FILES = r"""
+for path in "$1"/*; do [ ! -e "$path" ] || echo "$path"; done
+for path in "$2"/*; do
+  [ ! -L "$path" ] || case $(readlink -- "$path") in "$3"/*) echo "$path";; esac
 done
 """
 _UNMOUNT = r"""
@@ -38,9 +49,10 @@ class CleanUp(Phase):
 
     def __init__(
         self, node: Node, *, certificates_dir: str, cri_socket: str, etcd_data: str = "", tmp_dir: bool = False,
-        lazy_unmount: bool = False, force_unmount: bool = False,
+        lazy_unmount: bool = False, force_unmount: bool = False, files: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """`etcd_data` is emptied, too, unless it is empty itself; `tmp_dir` says whether kubeadm's backups go."""
+        """`etcd_data` is emptied, too, unless it is empty itself; `tmp_dir` says whether kubeadm's backups go, and
+        `files` of ours are removed, too, and their directories if nothing else is in these."""
         self._node = node
         self.host_name = node.name
         self._socket = cri_socket
@@ -57,6 +69,12 @@ class CleanUp(Phase):
         self._pods: list[Sandbox] = []
         self._filled: dict[str, str] = {}
         self._kubelet = False
+        self._own = tuple(files)
+        self._files = (*model.CONFIG_FILES, *files)
+        self._log_links: list[str] = []
+        self._cgroups: list[str] = []
+        self.kept: list[Kept] = []
+        """What stays, found by `look`."""
         self.warnings: list[str] = []
         """What could not be done; the rest was."""
 
@@ -70,26 +88,52 @@ class CleanUp(Phase):
         self._filled = dict(zip(rows[::2], rows[1::2], strict=True))
         for path, real in self._filled.items():
             model.check_directory(real, path)
+        self.kept, self.warnings = [], []
         self._pods = await self._sandboxes()
-        files = await host.stat_files(model.CONFIG_FILES, digest=False)
+        self.kept += await containers_of_others(host, self._socket)
+        all_mounts, mounts = await self._all_mounts(), await self._mounts()
+        for real in self._filled.values():
+            self.kept += model.others_mounts(real, all_mounts, mounts)
+        await self._look_at_files()
+        self._cgroups = await pod_cgroups(host)
+        files = await host.stat_files(self._files, digest=False)
         changes = [Change(Action.RUN, "stop kubelet.service", self.host_name)] if self._kubelet else []
         changes += [Change(Action.DELETE, f"Pod {pod}", self.host_name) for pod in self._pods]
-        changes += [Change(Action.RUN, f"unmount {path}", self.host_name) for path in await self._mounts()]
+        changes += [Change(Action.RUN, f"unmount {path}", self.host_name) for path in mounts]
+        if self._cgroups:
+            groups = f"control groups of Pods, such as {self._cgroups[0]}"
+            changes.append(Change(Action.DELETE, groups, self.host_name))
         changes += [
             Change(
                 Action.DELETE, f"what is in {path}" + (f" ({real})" if real != path else ""), self.host_name
             )
             for path, real in self._filled.items()
         ]
-        changes += [
-            Change(Action.DELETE, path, self.host_name) for path in model.CONFIG_FILES if path in files
-        ]
+        if self._log_links:
+            links = f"links to Pods' logs in {model.LOG_LINKS_DIR}"
+            changes.append(Change(Action.DELETE, links, self.host_name))
+        changes += [Change(Action.DELETE, path, self.host_name) for path in self._files if path in files]
         return changes
 
+    async def _look_at_files(self) -> None:
+        places = (KUBERNETES_DIR, model.LOG_LINKS_DIR, model.LOGS_DIR)
+        said = await self._node.host.shell(_LOOK_FILES, *places, check=False)
+        found = said.stdout.decode(errors="replace").splitlines()
+        self._log_links = [path for path in found if path.startswith(f"{model.LOG_LINKS_DIR}/")]
+        entries = [path for path in found if path.startswith(f"{KUBERNETES_DIR}/")]
+        self.kept += model.others_in_kubernetes(entries, self._directories)
+
     async def _sandboxes(self) -> list[Sandbox]:
+        """The kubelet's Pods; others', which somebody has made over CRI, are kept."""
         try:
             async with open_cri(self._node.host, self._socket) as cri:
-                return await cri.sandboxes()
+                found = await cri.sandboxes()
+                self.kept += [
+                    Kept(f"Pod {pod}", "it has no label of the kubelet's, so that somebody else has made it")
+                    for pod in found
+                    if not pod.by_kubelet
+                ]
+                return [pod for pod in found if pod.by_kubelet]
         except HostError as error:
             self.warnings.append(f"no Pods are removed: {error.message}")
             return []
@@ -107,7 +151,6 @@ class CleanUp(Phase):
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """In this order: nothing may start Pods again, or write into what is removed."""
         host = self._node.host
-        self.warnings = []
         if self._kubelet:
             activity.progress("stop the kubelet")
             stopped = await host.run(["systemctl", "stop", "kubelet"], check=False, timeout=90)
@@ -121,10 +164,16 @@ class CleanUp(Phase):
             self.warnings += [
                 f"a mount stays, and what is below it: {line}" for line in said.text.splitlines()
             ]
+        if self._cgroups:
+            self.warnings += await remove_cgroups(host)
         activity.progress("remove files")
+        if self._log_links:
+            await host.run(["rm", "-f", "--", *self._log_links])
         await self._empty()
-        files = " ".join(shlex.quote(path) for path in model.CONFIG_FILES)
-        await host.shell(f"rm -f -- {files}")
+        await host.run(["rm", "-f", "--", *self._files])
+        if self._own:
+            folders = dict.fromkeys(posixpath.dirname(path) for path in self._own)
+            await host.run(["rmdir", "--ignore-fail-on-non-empty", "--", *folders], check=False)
 
     async def _remove_pods(self, activity: Activity) -> None:
         if not self._pods:
@@ -132,7 +181,7 @@ class CleanUp(Phase):
         try:
             async with open_cri(self._node.host, self._socket) as cri:
                 # The kubelet may have started others since the look, and nothing is left out by asking again.
-                pods = await cri.sandboxes()
+                pods = [pod for pod in await cri.sandboxes() if pod.by_kubelet]
                 room = asyncio.Semaphore(_AT_ONCE)
                 async with asyncio.TaskGroup() as group:
                     for pod in pods:
@@ -159,20 +208,16 @@ class CleanUp(Phase):
             below = [mount for mount in mounts if mount.startswith(f"{real}/")]
             if below:
                 self.warnings.append(f"{path} keeps what is mounted there: {', '.join(below)}")
-        done = await self._node.host.shell(empty_script(work), check=False, timeout=300)
-        self.warnings += [f"not removed: {line}" for line in done.err.splitlines()]
+        for item in work:
+            done = await self._node.host.run(empty_command(item), check=False, timeout=300)
+            self.warnings += [f"not removed: {line}" for line in done.err.splitlines()]
 
 
-def empty_script(work: Sequence[model.Emptying]) -> str:
-    """The shell script that empties directories; what cannot be removed is said on standard error."""
-    lines = []
-    for item in work:
-        keep = "".join(f"! -path {shlex.quote(_literal(kept))} " for kept in item.kept)
-        lines.append(
-            f"find {shlex.quote(item.directory)} -mindepth 1 -maxdepth 1 {keep}"
-            "-exec rm -rf --one-file-system -- {} +"
-        )
-    return "\n".join([*lines, "true"])
+def empty_command(item: model.Emptying) -> list[str]:
+    """The command that empties a directory; what cannot be removed is said on standard error."""
+    keep = [word for kept in item.kept for word in ("!", "-path", _literal(kept))]
+    find = ["find", item.directory, "-mindepth", "1", "-maxdepth", "1", *keep]
+    return [*find, "-exec", "rm", "-rf", "--one-file-system", "--", "{}", "+"]
 
 
 def _literal(path: str) -> str:

@@ -85,6 +85,8 @@ class _Plane:
 class _Leaving(Reset):
     """The reset of a host whose cluster is about to forget it: no API and no etcd are asked."""
 
+    records = ()  # the conversion is under way until all hosts are back
+
     async def remove_etcd_member(self) -> None:
         """Only its data goes: the cluster whose member it was is no more."""
         phase = EtcdMemberGone(self.node, self._certificates_dir)

@@ -25,7 +25,8 @@ from kubewright.phases.loadbalancer import ProxiesGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change, Phase
 from kubewright.phases.reset import CleanUp
-from kubewright.phases.reset_network import OwnNetworkGone
+from kubewright.phases.reset_filter import PacketFilterGone
+from kubewright.phases.reset_network import PodNetworkGone
 from kubewright.phases.stop_plane import ServersGone
 
 
@@ -199,10 +200,11 @@ class Removal:
             host, certificates_dir=directory, cri_socket=await self._socket(host), etcd_data=data,
             tmp_dir=False, lazy_unmount=False, force_unmount=False,
         )  # fmt: skip
-        await self._stay.do(clean)
-        await self._stay.do(OwnNetworkGone(host))
+        rules, network = PacketFilterGone(host), PodNetworkGone(host)
+        for phase in (clean, rules, network):
+            await self._stay.do(phase)
         await self._stay.do(ProxiesGone(host))  # the kubelet may have used it until now
-        for warning in clean.warnings:
+        for warning in (*clean.warnings, *rules.warnings, *network.warnings):
             self._stay.events.warn(warning, host=host.name)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kubewright.clients.objects import ObjectClient
 from kubewright.clients.server import Server
@@ -12,10 +14,14 @@ from kubewright.errors import KubewrightError
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.model import kubeconfig
+from kubewright.model.backup import BACKUPS
 from kubewright.model.config.kubeadm_nodes import ResetConfiguration
+from kubewright.model.conversion import RECORD
+from kubewright.model.kept import Kept
 from kubewright.model.node_preflight import for_reset, ignored_checks
 from kubewright.model.reset import check_directory
 from kubewright.phases.api import api_over
+from kubewright.phases.gone import OwnNodeGone
 from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import Installed, read_installed, runtime_socket
 from kubewright.phases.leave import EndpointGone, EtcdMemberGone
@@ -23,22 +29,23 @@ from kubewright.phases.loadbalancer import ProxiesGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
 from kubewright.phases.reset import CleanUp
-from kubewright.phases.reset_network import OwnNetworkGone
+from kubewright.phases.reset_filter import PacketFilterGone
+from kubewright.phases.reset_network import PodNetworkGone
 from kubewright.workflows.preflight import run_preflight
 from kubewright.workflows.reset_tree import STEPS
 from kubewright.workflows.tree import StepRun, run_steps
 
 ADMIN_CONF = f"{kubeconfig.KUBERNETES_DIR}/admin.conf"
 
-# Prints one line for each thing that stays and that a reader may want gone, too.
+_API_DEADLINE = 20.0
+"""Seconds in which the API must have done what a step asks of it: a host can be reset without it, too."""
+
+_NO_ANSWER = f"it has not answered within {_API_DEADLINE:.0f} s"
+
+# Prints those of $1, of the homes' kubeconfigs below $2 and in $3 that are there.
 _LEFT = r"""
-exec 2>/dev/null
-[ -z "$(ls -A /etc/cni/net.d)" ] || echo 'cni'
-rules=$( { iptables-save; ip6tables-save; nft list ruleset; } | grep -cE 'KUBE-|kube-proxy')
-[ "${rules:-0}" -eq 0 ] || echo "rules $rules"
-[ -z "$(ipvsadm -Ln | tail -n +4)" ] || echo 'ipvs'
-for link in cni0 flannel.1 kube-ipvs0 kube-bridge; do [ ! -e "/sys/class/net/$link" ] || echo "link $link"; done
-for home in /root /home/*; do [ ! -e "$home/.kube/config" ] || echo "kubeconfig $home/.kube/config"; done
+[ -z "$(ls -A -- "$1" 2>/dev/null)" ] || echo "$1"
+for home in "$2" "$3"/*; do [ ! -e "$home/.kube/config" ] || echo "$home/.kube/config"; done
 """
 
 
@@ -48,23 +55,34 @@ class ResetResult:
 
     changes: Sequence[Change]
     node_name: str
-    left: Sequence[str] = ()
-    """What it left on the host, a sentence each."""
+    kept: Sequence[Kept] = ()
+    """What it leaves, and why."""
 
 
 class Reset(StepRun):
     """One run: what its steps share."""
 
+    records: ClassVar[Sequence[str]] = (RECORD,)
+    """What Kubewright itself has written down of the cluster on its hosts."""
+
     def __init__(
-        self, node: Node, settings: ResetConfiguration, events: Events, *, kubeconfig_path: str, dry: bool
-    ) -> None:
+        self, node: Node, settings: ResetConfiguration, events: Events, *, kubeconfig_path: str, dry: bool,
+        keep_node: bool = False, asks_etcd: bool = False,
+    ) -> None:  # fmt: skip
+        """With `asks_etcd`, nothing of the cluster is changed before etcd has agreed to lose the member."""
         super().__init__(events, dry=dry)
+        self._keep_node = keep_node
+        self._asks_etcd = asks_etcd
+        self.kept: list[Kept] = []
+        """What stays, as far as the steps have looked."""
         self.node = node
         self._settings = settings
         self._kubeconfig = kubeconfig_path or ADMIN_CONF
         self._certificates_dir = check_directory(settings.certificates_dir, "--cert-dir")
         self._installed: Installed | None = None
         self._etcd_data = ""
+        self._silent = ""
+        """Why the API could not be asked; empty where it could, or has not been."""
 
     async def installed(self) -> Installed:
         """What the host's files say, read once and before anything is removed."""
@@ -83,13 +101,58 @@ class Reset(StepRun):
         installed = await self.installed()
         if not installed.is_control_plane:
             return
+        await self._refuse_needed_member()
         try:
-            async with self._api(self.node.host) as kube:
+            async with asyncio.timeout(_API_DEADLINE), self._api(self.node.host) as kube:
                 if kube is not None:
                     name = installed.node_name or self.node.name
                     await self.do(EndpointGone(kube, name, host=self.node.name))
         except KubewrightError as error:  # its kubeconfig may be damaged, too
-            self._warn(f"kubeadm-config keeps this node's endpoint: {error.message}")
+            self._silent = error.message
+        except TimeoutError:
+            self._silent = _NO_ANSWER
+        if self._silent:
+            self._warn(f"kubeadm-config keeps this node's endpoint: {self._silent}")
+
+    async def remove_node(self) -> None:
+        """The Node goes while this host's API server still answers; without an answer it stays, and is named."""
+        name = (await self.installed()).node_name
+        if not name:
+            return
+        if self._keep_node:
+            self._keep(name, "it is to stay, says --keep-node")
+            return
+        if self._silent:  # it is not waited for twice
+            self._keep(name, f"the cluster cannot be asked: {self._silent}")
+            return
+        await self._refuse_needed_member()
+        try:
+            async with asyncio.timeout(_API_DEADLINE), self._api(self.node.host) as kube:
+                if kube is None:
+                    self._keep(name, f"this host has no {self._kubeconfig} to reach the cluster with")
+                    return
+                phase = OwnNodeGone(kube, name, self.node)
+                await self.do(phase)
+        except KubewrightError as error:
+            self._keep(name, f"the cluster cannot be asked: {error.message}", warn=True)
+        except TimeoutError:
+            self._keep(name, f"the cluster cannot be asked: {_NO_ANSWER}", warn=True)
+        else:
+            if phase.foreign:
+                self._keep(name, f"it is another host's by now: {phase.foreign}", mend="", warn=True)
+
+    def _keep(self, name: str, why: str, *, mend: str | None = None, warn: bool = False) -> None:
+        """Say that the Node stays."""
+        mend = f"kubectl delete node {name}" if mend is None else mend
+        self.kept.append(Kept(f"Node {name}", why, mend))
+        if warn:
+            self._warn(f"Node {name} stays: {why}")
+
+    async def _refuse_needed_member(self) -> None:
+        """Raise what `remove_etcd_member` would, before anything in the cluster is changed."""
+        if self._asks_etcd:
+            self._asks_etcd = False
+            await EtcdMemberGone(self.node, self._certificates_dir).look()
 
     async def remove_etcd_member(self) -> None:
         """A member that must not leave stops the run before anything has been removed."""
@@ -108,13 +171,29 @@ class Reset(StepRun):
         phase = CleanUp(
             self.node, certificates_dir=self._certificates_dir, cri_socket=socket, etcd_data=self._etcd_data,
             tmp_dir=settings.cleanup_tmp_dir, lazy_unmount="MNT_DETACH" in settings.unmount_flags,
-            force_unmount="MNT_FORCE" in settings.unmount_flags,
+            force_unmount="MNT_FORCE" in settings.unmount_flags, files=self.records,
         )  # fmt: skip
         await self.do(phase)
-        await self.do(OwnNetworkGone(self.node))
+        rules, network = PacketFilterGone(self.node), PodNetworkGone(self.node)
+        await self.do(rules)
+        await self.do(network)
         await self.do(ProxiesGone(self.node))  # the kubelet may have used it until now
-        for warning in phase.warnings:
+        self.kept += [*phase.kept, *rules.kept, *network.kept, *await self._left()]
+        for warning in (*phase.warnings, *rules.warnings, *network.warnings):
             self._warn(warning)
+
+    async def _left(self) -> list[Kept]:
+        """What may be of use when the cluster is gone: an administrator's to remove."""
+        try:
+            said = await self.node.host.shell(_LEFT, BACKUPS, "/root", "/home", check=False)
+        except KubewrightError:
+            return []
+        return [
+            Kept(path, "what conversions have kept, with the cluster's keys", f"rm -r {BACKUPS}")
+            if path == BACKUPS
+            else Kept(path, "a user's own, which may name this cluster and others")
+            for path in said.text.splitlines()
+        ]
 
     def _warn(self, message: str) -> None:
         self.events.warn(message, host=self.node.name)
@@ -138,6 +217,7 @@ async def reset(
     kubeconfig_path: str = "",
     skip: Collection[str] = (),
     only: str = "",
+    keep_node: bool = False,
     dry: bool = False,
 ) -> ResetResult:
     """Run `reset`, or with `only` one of its phases; with `dry`, only look.
@@ -145,38 +225,17 @@ async def reset(
     `settings.dry_run` and `.force` are the caller's affair: whoever calls has asked the user. Raises
     `KubewrightError` before anything is removed where the host cannot be reset.
     """
-    run = Reset(node, settings, events, kubeconfig_path=kubeconfig_path, dry=dry)
+    left_out = [*settings.skip_phases, *skip]
+    run = Reset(
+        node, settings, events, kubeconfig_path=kubeconfig_path, dry=dry, keep_node=keep_node,
+        asks_etcd=not only and "remove-etcd-member" not in left_out,
+    )  # fmt: skip
     title = f"reset {node.name}" if not only else f"reset phase {only}"
     async with events.workflow("reset", title) as activity:
         installed = await run.installed()
-        await run_steps(STEPS, run, [*settings.skip_phases, *skip], only=only)
+        await run_steps(STEPS, run, left_out, only=only)
         activity.summary(
             f"{node.name}: {len(run.changes)} changes" if run.changes else f"{node.name}: nothing to do"
         )
-    left = [] if dry or only not in ("", "cleanup-node") else await _left(node.host)
-    return ResetResult(run.changes, installed.node_name, left)
-
-
-async def _left(host: Host) -> list[str]:
-    """What reset leaves on a host, because it may be somebody else's (design rule: nothing of the user's)."""
-    try:
-        lines = (await host.shell(_LEFT, check=False)).text.splitlines()
-    except KubewrightError:
-        return []
-    said = []
-    for line in lines:
-        kind, _, what = line.partition(" ")
-        if kind == "cni":
-            said.append("the pod network's configuration: rm -r /etc/cni/net.d")
-        elif kind == "rules":
-            said.append(
-                f"{what} packet filter rules of kube-proxy: restart the host, or flush the tables if all of their "
-                "rules are the cluster's (iptables -F && iptables -t nat -F && iptables -t mangle -F)"
-            )
-        elif kind == "ipvs":
-            said.append("IPVS tables: ipvsadm --clear")
-        elif kind == "link":
-            said.append(f"the pod network's link {what}: ip link delete {what}")
-        elif kind == "kubeconfig":
-            said.append(f"{what}, which may name this cluster")
-    return said
+        activity.data["kept"] = [kept.as_dict() for kept in run.kept]
+    return ResetResult(run.changes, installed.node_name, run.kept)

@@ -1,4 +1,4 @@
-"""The phases of `reset`: kubeadm's names and options. What they do is in `workflows.reset`."""
+"""The phases of `reset`: kubeadm's names and options, and one of ours. What they do is in `workflows.reset`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ STEPS: tuple[Step[Reset], ...] = (
         "Take the API endpoint of this control plane out of kubeadm-config, where that lists it",
         lambda reset: reset.update_cluster_status(),
         flags=("kubeconfig",),
+    ),
+    Step(
+        "remove-node",
+        "Take this host's Node out of the cluster, where its own kubeconfig reaches it",
+        lambda reset: reset.remove_node(),
+        flags=("kubeconfig", "keep-node"),
     ),
     Step(
         "remove-etcd-member",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from kubewright.cli import cli, upgrade_apply
 from kubewright.cli.upgrade_text import applied_lines
 from kubewright.errors import ExitCode, KubewrightError
+from kubewright.model.kept import Kept
+from kubewright.phases.phase import Action, Change
+from kubewright.workflows.reset import ResetResult
 from kubewright.workflows.reset_tree import STEPS
 from kubewright.workflows.tree import paths
 from kubewright.workflows.upgrade import UpgradeOutcome
@@ -24,8 +30,9 @@ def run(*words: str, text: str | None = None) -> Result:
 
 
 def test_phases_have_kubeadms_names() -> None:
+    """But for the one that kubeadm has not."""
     assert [path for path, _ in paths(STEPS)] == [
-        "preflight", "update-cluster-status", "remove-etcd-member", "cleanup-node",
+        "preflight", "update-cluster-status", "remove-node", "remove-etcd-member", "cleanup-node",
     ]  # fmt: skip
     assert [path for path, _ in paths(NODE)] == ["preflight", "control-plane", "kubelet-config"]
 
@@ -42,6 +49,72 @@ def test_a_reset_of_the_systems_directories(directory: str) -> None:
     done = run("reset", "--dry-run", "--cert-dir", directory)
     assert done.exit_code == ExitCode.USAGE
     assert "belongs to the system" in done.output
+
+
+PLAN = ResetResult(
+    [Change(Action.DELETE, "what is in /var/lib/kubelet", "n1"), Change(Action.DELETE, "Node n1")],
+    "n1",
+    [Kept("link br0", "no file here shows whose it is", "ip link delete br0"), Kept("/etc/x", "an owner's")],
+)
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A reset that is planned as `PLAN`, and the options that it was given."""
+    given: list[dict[str, Any]] = []
+
+    @asynccontextmanager
+    async def opened(_: object, **__: object) -> AsyncIterator[None]:
+        yield None
+
+    async def workflow(*_: object, **options: Any) -> ResetResult:
+        given.append(options)
+        return PLAN
+
+    monkeypatch.setattr("kubewright.cli.node.opened_node", opened)
+    monkeypatch.setattr("kubewright.workflows.reset.reset", workflow)
+    return given
+
+
+@pytest.mark.parametrize(("output", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_a_plan_as_data_says_what_stays_and_why(
+    planned: list[dict[str, Any]], output: str, load: Callable[[str], Any]
+) -> None:
+    done = run("reset", "--dry-run", "-o", output)
+    assert load(done.stdout) == {
+        "changes": [
+            {"action": "delete", "target": "what is in /var/lib/kubelet", "host": "n1"},
+            {"action": "delete", "target": "Node n1"},
+        ],
+        "kept": [
+            {"what": "link br0", "why": "no file here shows whose it is", "mend": "ip link delete br0"},
+            {"what": "/etc/x", "why": "an owner's"},
+        ],
+    }
+
+
+def test_a_plan_in_words_says_what_stays_and_why(planned: list[dict[str, Any]]) -> None:
+    done = run("reset", "--dry-run")
+    assert done.stdout.splitlines() == [
+        "On this host (node n1):",
+        "  delete what is in /var/lib/kubelet",
+        "  delete Node n1",
+        "What it leaves alone, and why:",
+        "  link br0: no file here shows whose it is (ip link delete br0)",
+        "  /etc/x: an owner's",
+    ]
+
+
+@pytest.mark.parametrize("words", [(), ("--keep-node",)])
+def test_the_node_is_kept_where_that_is_wanted(planned: list[dict[str, Any]], words: tuple[str, ...]) -> None:
+    assert run("reset", "--force", *words).exit_code == 0
+    assert [(one["keep_node"], one["dry"]) for one in planned] == [(bool(words), False)]
+
+
+def test_yaml_is_for_a_plan(planned: list[dict[str, Any]]) -> None:
+    done = run("reset", "--force", "-o", "yaml")
+    assert (done.exit_code, planned) == (ExitCode.USAGE, [])
+    assert "--dry-run" in done.output
 
 
 def test_a_phase_that_does_not_exist() -> None:

@@ -57,14 +57,14 @@ def test_emptying_keeps_mounts_and_what_leads_to_them() -> None:
 
 def test_nothing_is_deleted_through_a_mount_point(tmp_path: Path) -> None:
     """The lines that the phase runs, on real files; the mount is played by a directory that is listed as one."""
-    from kubewright.phases.reset import empty_script
+    from kubewright.phases.reset import empty_command
 
     for name in ("pods/a/file", "pods/a/user data*/precious", "pods/b/file", "config.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "pods/a/user dataX").mkdir()
-    script = empty_script(reset.emptying(str(tmp_path), [f"{tmp_path}/pods/a/user data*"]))
-    subprocess.run(["sh", "-ec", script], check=True)
+    for item in reset.emptying(str(tmp_path), [f"{tmp_path}/pods/a/user data*"]):
+        subprocess.run(empty_command(item), check=True)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["pods", "pods/a", "pods/a/user data*", "pods/a/user data*/precious"]
 
@@ -85,6 +85,44 @@ def test_other_directories_may_be_emptied(path: str) -> None:
 def test_a_name_that_would_be_read_as_two_is_refused() -> None:
     with pytest.raises(ConfigError, match="--cert-dir"):
         reset.check_directory("/srv/pki\n/home/me", "--cert-dir")
+
+
+def test_mounts_of_others_are_named_once() -> None:
+    mounts = ["/", "/k/pods/a/v", "/k/mine", "/k/mine", "/k2/x"]
+    assert [kept.what for kept in reset.others_mounts("/k", mounts, ["/k/pods/a/v"])] == ["/k/mine"]
+
+
+def test_what_kubeadm_has_not_put_into_etc_kubernetes_is_named() -> None:
+    entries = [
+        "/etc/kubernetes/admin.conf", "/etc/kubernetes/manifests", "/etc/kubernetes/pki", "/etc/kubernetes/tmp",
+        "/etc/kubernetes/encryption.yaml",
+    ]  # fmt: skip
+    emptied = ["/etc/kubernetes/pki", "/etc/kubernetes/manifests"]
+    kept = reset.others_in_kubernetes(entries, emptied)
+    assert [one.what for one in kept] == ["/etc/kubernetes/tmp", "/etc/kubernetes/encryption.yaml"]
+    assert "--cleanup-tmp-dir" in kept[0].why
+    assert len(reset.others_in_kubernetes(entries, [*emptied, "/etc/kubernetes/tmp"])) == 1
+
+
+NODE = {
+    "status": {"nodeInfo": {"machineID": "a1"}, "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}
+}
+
+
+@pytest.mark.parametrize(
+    ("node", "machine_id", "addresses", "said"),
+    [
+        (NODE, "a1", ["192.0.2.1", "198.51.100.1"], ""),
+        (NODE, "b2", ["192.0.2.1"], "its machine ID is a1, and this host's is b2"),
+        (NODE, "a1", ["192.0.2.2"], "its address is 192.0.2.1, which this host has not"),
+        (NODE, "", ["192.0.2.1"], ""),
+        ({}, "a1", ["192.0.2.1"], ""),
+    ],
+)
+def test_a_node_may_be_another_hosts_by_now(
+    node: dict[str, object], machine_id: str, addresses: list[str], said: str
+) -> None:
+    assert reset.why_not_this_node(node, machine_id=machine_id, addresses=addresses) == said
 
 
 def test_the_data_directory_of_etcd_is_the_pods() -> None:

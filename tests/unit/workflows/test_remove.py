@@ -30,8 +30,8 @@ FACTS = HostFacts(
 CA = "/etc/kubernetes/pki/ca.crt"
 ETCD = "/etc/kubernetes/manifests/etcd.yaml"
 PHASES = (
-    "EtcdLeaderAway", "Drain", "ServersGone", "EtcdMemberOut", "EndpointGone", "CleanUp", "OwnNetworkGone",
-    "ProxiesGone", "GoneNodes",
+    "EtcdLeaderAway", "Drain", "ServersGone", "EtcdMemberOut", "EndpointGone", "CleanUp",
+    "PacketFilterGone", "PodNetworkGone", "ProxiesGone", "GoneNodes",
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ async def test_a_control_plane_serves_until_it_is_no_backend_and_its_node_goes_l
     await Removal(world.stay, "cp2", machine("cp2", Role.CONTROL_PLANE)).run()
     assert world.done == [
         "Drain", "EtcdLeaderAway", "without cp2", "ServersGone", "EtcdMemberOut", "EndpointGone", "CleanUp",
-        "OwnNetworkGone", "ProxiesGone", "GoneNodes",
+        "PacketFilterGone", "PodNetworkGone", "ProxiesGone", "GoneNodes",
     ]  # fmt: skip
 
 
@@ -155,7 +155,14 @@ async def test_a_worker_is_drained_and_reset(monkeypatch: pytest.MonkeyPatch) ->
     world = World(monkeypatch, Kube(live("w1", plane=False)))
     world.installed = Installed("w1", "/run/x.sock", False, {})
     await Removal(world.stay, "w1", machine("w1", Role.WORKER)).run()
-    assert world.done == ["Drain", "CleanUp", "OwnNetworkGone", "ProxiesGone", "GoneNodes"]
+    assert world.done == [
+        "Drain",
+        "CleanUp",
+        "PacketFilterGone",
+        "PodNetworkGone",
+        "ProxiesGone",
+        "GoneNodes",
+    ]
 
 
 async def test_a_dead_host_is_taken_out_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
