@@ -235,7 +235,11 @@ def test_a_worker_keeps_what_is_its_owners(kubewright: Kubewright, made: Lab) ->
 
 def test_init_works_at_once_and_its_reset_leaves_nothing(kubewright: Kubewright, made: Lab) -> None:
     """P35, P41: ours on the host that was a worker of kubeadm's."""
-    kubewright_on(kubewright, made, WORKER, "init", "--ignore-preflight-errors", "ImagePull")
+    config = joinable(str(made.machine(WORKER).plan.address))
+    write(made, WORKER, machines.CONFIG, config.encode())
+    ignored = ("--ignore-preflight-errors", "ImagePull")
+    kubewright_on(kubewright, made, WORKER, "init", "--config", machines.CONFIG, *ignored)
+    on(made, WORKER, 'rm "$1"', machines.CONFIG)
     until_on(made, WORKER, "iptables-save | grep -q KUBE-SERVICES", seconds=100, every=0.2)
     run = reset(kubewright, made, WORKER, "--force")
     assert "kubectl delete node" not in run.out
