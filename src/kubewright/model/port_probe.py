@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+NAME = "kubewright-prob"
+"""What a listener is called among the host's processes, whose names have 15 characters."""
 LIFETIME = 60
 """Seconds after which a listener ends, whatever happens."""
 PATIENCE = 4
@@ -21,7 +23,7 @@ PATIENCE = 4
 LISTEN = r"""
 use strict; use Socket;
 my ($name, $seconds, $address, @ports) = @ARGV;
-$| = 1; alarm $seconds;
+$0 = 'kubewright-probe'; $| = 1; alarm $seconds;
 my (@listeners, $report, %open);
 for my $port (@ports) {
   socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!\n";
@@ -122,6 +124,11 @@ class Answer:
     def __str__(self) -> str:
         words = {Reach.REFUSED: "connection refused", Reach.SILENT: f"no answer in {PATIENCE} s"}
         return self.why or words.get(self.reach, str(self.reach))
+
+
+def without_ours(listening: Mapping[int, str]) -> dict[int, str]:
+    """Ports that are listened on, without those of a listener whose run was killed and which is about to end."""
+    return {port: holder for port, holder in listening.items() if holder != NAME}
 
 
 def listen_command(name: str, address: str, ports: Iterable[int]) -> list[str]:

@@ -23,6 +23,8 @@ from kubewright.model.port_probe import (
 
 _AT_ONCE = 64
 """Hosts that connect to others at the same time."""
+_START = 20.0
+"""Seconds in which a listener must listen: where sshd allows one session at a time, nobody learns of it."""
 
 
 class Listener:
@@ -46,11 +48,13 @@ class Listener:
         self._running = asyncio.create_task(self._listen())
         ready = asyncio.create_task(self._ready())
         try:
-            await asyncio.wait([self._running, ready], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([self._running, ready], timeout=_START, return_when=asyncio.FIRST_COMPLETED)
             if self._running.done():  # it should be listening
                 self.trouble = self._running.result()
-                return
-            self.trouble = await ready
+            elif ready.done():
+                self.trouble = ready.result()
+            else:
+                self.trouble = f"the listener did not start in {_START:g} s"
         finally:
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
@@ -60,7 +64,7 @@ class Listener:
         if self._running is None:
             return
         try:
-            if not self._running.done():
+            if not self._running.done() and not self.trouble:
                 await self._host.run(control_command(self._name, "stop"), check=False, timeout=15)
                 await asyncio.wait([self._running], timeout=5)
         except KubewrightError:

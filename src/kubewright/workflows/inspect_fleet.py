@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubewright.errors import KubewrightError
 from kubewright.hosts import Host
@@ -23,7 +23,7 @@ from kubewright.model.fleet_checks import (
 from kubewright.model.fleet_look import BRIDGE, FLEET_LOOK, FleetLook, modules_argument, parse_fleet_look
 from kubewright.model.fleet_ports import NODE_PORTS, Way, closed, reach_findings, ways
 from kubewright.model.node_look import NodeLook
-from kubewright.model.port_probe import Answer
+from kubewright.model.port_probe import Answer, without_ours
 from kubewright.model.preflight import Belonging, Finding
 from kubewright.model.versions import facts_for
 from kubewright.phases.node import Node
@@ -107,7 +107,7 @@ async def _look(
             more = group.create_task(
                 node.host.shell(FLEET_LOOK, modules, " ".join(SOCKETS), " ".join(SETTINGS), check=False)
             )
-        found = look.result()
+        found = replace(look.result(), listening=without_ours(look.result().listening))
         return _Seen(
             found,
             parse_fleet_look(more.result().stdout.decode(errors="replace")),

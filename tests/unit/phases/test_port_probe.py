@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kubewright.hosts import Completed
 from kubewright.hosts.local import LocalHost
-from kubewright.model.port_probe import Answer, Reach, listen_command
+from kubewright.model.node_look import parse_listening
+from kubewright.model.port_probe import NAME, Answer, Reach, listen_command, without_ours
+from kubewright.phases import port_probe
 from kubewright.phases.port_probe import Listener, connect, listening
 
 pytestmark = pytest.mark.skipif(shutil.which("perl") is None, reason="hosts have Perl")
@@ -103,6 +109,9 @@ async def test_a_listener_ends_when_nobody_reads_it_any_more(ports: list[int]) -
     )
     assert process.stdout is not None
     await process.stdout.read(1)
+    listened = parse_listening((await LocalHost("t").run(["ss", "-Hltnp"])).text)
+    assert listened[ports[0]] == NAME
+    assert ports[0] not in without_ours(listened)
     process.stdout._transport.close()  # type: ignore[attr-defined]
     async with asyncio.timeout(20):
         assert await process.wait() != 0
@@ -123,3 +132,61 @@ async def test_a_run_that_is_cancelled_leaves_no_listener(ports: list[int]) -> N
         await task
     after = await connect({"u": (LocalHost("u"), [(HERE, ports[0])])})
     assert after["u"][HERE, ports[0]] == Answer(Reach.REFUSED)
+
+
+FIREWALLED = """
+import asyncio
+import os
+from kubewright.hosts import Completed
+from kubewright.hosts.local import LocalHost
+from kubewright.phases.port_probe import connect, listening
+
+async def main():
+    ports = [6443, 2379, 2380, 10250]
+    async with listening({"t": (LocalHost("t"), "127.0.0.2", ports)}):
+        answers = await connect({"u": (LocalHost("u"), [("127.0.0.2", port) for port in ports])})
+    print(*(f"{port}={answer}" for (_, port), answer in sorted(answers["u"].items())), sep=chr(10))
+
+asyncio.run(main())
+"""
+RULES = """
+ip link set lo up || exit 77
+iptables -A INPUT -p tcp --dport 6443 -j DROP || exit 77
+iptables -A INPUT -p tcp --dport 2379 -j REJECT || exit 77
+iptables -A INPUT -p tcp --dport 2380 -j REJECT --reject-with icmp-host-prohibited || exit 77
+exec "$1" -c "$2"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network of its own is root's to make")
+async def test_a_real_firewall_is_seen_for_what_it_does() -> None:
+    """In a network of its own."""
+    done = await asyncio.create_subprocess_exec(
+        "unshare", "--net", "sh", "-c", RULES, "sh", sys.executable, FIREWALLED, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, error = await done.communicate()
+    if done.returncode == 77:
+        pytest.skip(f"no packet filter here: {error.decode()}")
+    assert done.returncode == 0, error.decode()
+    assert out.decode().splitlines() == [
+        "2379=connection refused", "2380=No route to host", "6443=no answer in 4 s", "10250=open",
+    ]  # fmt: skip
+
+
+async def test_where_only_one_session_is_allowed_nothing_waits_for_ever(
+    monkeypatch: pytest.MonkeyPatch, ports: list[int]
+) -> None:
+    class Narrow(LocalHost):
+        turn = asyncio.Semaphore(1)
+
+        async def run(self, argv: Any, **options: Any) -> Completed:
+            async with self.turn:
+                return await super().run(argv, **options)
+
+    monkeypatch.setattr(port_probe, "_START", 0.5)
+    host = Narrow("t")
+    async with listening({"t": (host, HERE, ports[:1])}) as listeners:
+        assert "did not start" in listeners["t"].trouble
+        assert listeners["t"].ports == frozenset()
+    assert await connect({"t": (host, [(HERE, ports[0])])})

@@ -38,6 +38,7 @@ class Machine(LocalHost):
     def __init__(self, name: str, ahead: float = 0.0) -> None:
         super().__init__(name)
         self.ahead = ahead
+        self.swap = 0
         self.ran: list[str] = []
 
     async def run(self, argv: Any, **options: Any) -> Completed:
@@ -51,7 +52,7 @@ class Machine(LocalHost):
         number = self.name[-1]
         return dataclasses.replace(
             FIT, hostname=self.name, machine_id=self.name, macs=(f"02:00:00:00:00:0{number}",),
-            default_address=f"{PREFIX}.{number}", addresses=(f"{PREFIX}.{number}",),
+            default_address=f"{PREFIX}.{number}", addresses=(f"{PREFIX}.{number}",), swap=self.swap,
         )  # fmt: skip
 
 
