@@ -16,6 +16,7 @@ from kubewright.cli import cli
 from kubewright.errors import ConfigError, ExitCode, HostError
 from kubewright.events import Activity, Events
 from kubewright.model.fleet_look import FleetLook
+from kubewright.phases.make_fit import FirewallOpen
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.workflows import fleet_preflight, inspect_fleet
@@ -86,7 +87,7 @@ async def test_a_firewall_is_opened_for_the_hosts_that_need_it(
 ) -> None:
     asked: list[Any] = []
 
-    class Open(fleet_preflight.FirewallOpen):
+    class Open(FirewallOpen):
         def __init__(self, node: Node, firewall: str, openings: Any) -> None:
             asked.append((node.name, firewall, {one.user: one.ports for one in openings}))
             super().__init__(node, firewall, openings)
