@@ -132,14 +132,16 @@ def test_p44_a_port_closed_to_one_host_is_named_with_both(fleet: Fleet) -> None:
         found = fleet.error("PortReach")
     assert found["host"] == "cp1"
     assert found["message"] == "w1 cannot reach it on TCP 6443 (P44)"
-    assert found["evidence"] == ["seen: no answer in 4 s"]
+    assert found["evidence"][0] == "seen: no answer in 4 s"
+    assert "--dport 6443 -j DROP" in found["evidence"][1]
+    assert found["otherHosts"] == ["w1"]
 
 
 def test_p44_a_firewall_that_rejects_is_seen_too(fleet: Fleet) -> None:
     with rules(fleet.lab, "w2", "INPUT -p tcp --dport 10250 -j REJECT"):
         found = fleet.error("PortReach")
     assert (found["host"], found["message"]) == ("w2", "cp1 cannot reach it on TCP 10250 (P44)")
-    assert found["evidence"] == ["seen: connection refused"]
+    assert found["evidence"][0] == "seen: connection refused"
 
 
 def test_p44_a_host_behind_a_closed_firewall_is_one_finding(fleet: Fleet) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubewright.model.arguments import ETCD_CLIENT_PORT, ETCD_PEER_PORT
@@ -101,52 +101,63 @@ def closed(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is known of a host's own packet filter."""
+
+    firewall: str = ""
+    """`ufw` or `firewalld`, where it is active."""
+    rules: tuple[str, ...] = ()
+    """Rules that may close its ports."""
+
+
 def reach_findings(
-    answered: Collection[Way], shut: Mapping[Way, Answer], firewalls: Mapping[str, str]
+    answered: Collection[Way], shut: Mapping[Way, Answer], filters: Mapping[str, Filter]
 ) -> Iterator[Finding]:
     """One finding for a host of whose ports none is reached, else one for each pair of hosts.
 
-    `answered` are all ways of which something is known; `firewalls` are the firewalls that are active, by host.
+    `answered` are all ways of which something is known; `filters` are by host.
     """
-    all_ways: dict[str, set[Way]] = defaultdict(set)
-    for way in answered:
-        all_ways[way.target].add(way)
+    counted = Counter(way.target for way in answered)
     by_target: dict[str, dict[str, list[Way]]] = defaultdict(lambda: defaultdict(list))
     for way in sorted(shut):
         by_target[way.target][way.user].append(way)
     for target, by_user in by_target.items():
-        firewall = firewalls.get(target, "")
         mine = [way for found in by_user.values() for way in found]
-        seen = tuple(dict.fromkeys(str(shut[way]) for way in mine))
-        if len(mine) > 1 and all_ways[target] == set(mine):
-            users = ", ".join(by_user)
-            yield _finding(
-                target, mine, f"none of its ports can be reached from {users} (P44): TCP {port_list(mine)}",
-                f"for {users}", firewall, seen,
-            )  # fmt: skip
+        own = filters.get(target, Filter())
+        if 1 < len(mine) == counted[target]:
+            users = _listed([*by_user])
+            message = f"none of its ports can be reached from {users} (P44): TCP {port_list(mine)}"
+            yield _finding(message, users, {way: shut[way] for way in mine}, own)
             continue
         for user, found in by_user.items():
-            yield _finding(
-                target, found, f"{user} cannot reach it on TCP {port_list(found)} (P44)", f"for {user}", firewall,
-                tuple(dict.fromkeys(str(shut[way]) for way in found)),
-            )  # fmt: skip
+            message = f"{user} cannot reach it on TCP {port_list(found)} (P44)"
+            yield _finding(message, user, {way: shut[way] for way in found}, own)
 
 
-def _finding(
-    target: str, found: Collection[Way], message: str, whom: str, firewall: str, seen: tuple[str, ...]
-) -> Finding:
-    only_node_ports = all(way.port in NODE_PORTS for way in found)
-    ports = f"TCP {port_list(found)} of {target} {whom}"
-    hint = (
-        f"open {ports} in {firewall}, which `kubewright preflight --fix` does"
-        if firewall
-        else f"open {ports}, in its own packet filter (iptables -S, nft list ruleset) or in a firewall between"
-    )
-    evidence = [f"seen: {', '.join(seen)}", *([f"{firewall} is active on {target}"] if firewall else [])]
+def _finding(message: str, users: str, shut: Mapping[Way, Answer], own: Filter) -> Finding:
+    """A finding on the one target of these ways."""
+    target = next(iter(shut)).target
+    ports = f"open TCP {port_list(shut)} of {target} for {users}"
+    evidence = [f"seen: {', '.join(dict.fromkeys(map(str, shut.values())))}"]
+    if own.firewall:
+        evidence.append(f"{own.firewall} is active on {target}")
+    evidence += [f"its packet filter: {rule}" for rule in own.rules]
     return Finding(
-        target, message, hint, check="NodePorts" if only_node_ports else "PortReach", evidence=tuple(evidence),
-        fix=Fix.FIREWALL if firewall else None, about=frozenset(way.user for way in found), firewall=firewall,
+        target, message,
+        f"{ports} in {own.firewall}, which `kubewright preflight --fix` does" if own.firewall else
+        f"{ports}, in its own packet filter (iptables -S, nft list ruleset) or in a firewall between",
+        check="NodePorts" if all(way.port in NODE_PORTS for way in shut) else "PortReach",
+        evidence=tuple(evidence), fix=Fix.FIREWALL if own.firewall else None,
+        about=frozenset(way.user for way in shut), firewall=own.firewall,
     )  # fmt: skip
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    """Names, of very many only the first."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} others"
 
 
 def port_list(found: Collection[Way]) -> str:

@@ -65,6 +65,7 @@ class Finding:
         row |= {"check": self.check} if self.check else {}
         row |= {"message": self.message, "hint": self.hint}
         row |= {"evidence": list(self.evidence)} if self.evidence else {}
+        row |= {"otherHosts": sorted(self.about)} if self.about else {}
         return row | {"fixable": self.fix is not None}
 
 

@@ -21,8 +21,9 @@ from kubewright.model.fleet_checks import (
     wanted_modules,
 )
 from kubewright.model.fleet_look import BRIDGE, FLEET_LOOK, FleetLook, modules_argument, parse_fleet_look
-from kubewright.model.fleet_ports import NODE_PORTS, Way, closed, reach_findings, ways
+from kubewright.model.fleet_ports import NODE_PORTS, Filter, Way, closed, reach_findings, ways
 from kubewright.model.node_look import NodeLook
+from kubewright.model.packet_filter import RULES, closing_rules
 from kubewright.model.port_probe import Answer, without_ours
 from kubewright.model.preflight import Belonging, Finding
 from kubewright.model.versions import facts_for
@@ -160,15 +161,34 @@ async def _probe(wanted: Sequence[Way], nodes: Sequence[Node], seen: Mapping[str
         for way in tried
         if (answer := found.get(way.user, {}).get((there[way.target].ip, way.port))) is not None
     }
+    shut = closed(tried, answers, {name: one.ports for name, one in heard.items()})
+    rules = await _rules(shut, there)
+    filters = {name: Filter(seen[name].more.firewall, tuple(found)) for name, found in rules.items()}
     return [
         *_unheard(heard),
-        *reach_findings(
-            answers,
-            closed(tried, answers, {name: one.ports for name, one in heard.items()}),
-            {name: one.more.firewall for name, one in seen.items()},
-        ),
+        *reach_findings(answers, shut, filters),
         *_silent_users(users, found),
     ]
+
+
+async def _rules(shut: Collection[Way], there: Mapping[str, Node]) -> dict[str, list[str]]:
+    """The rules of hosts' own packet filters that may close these ways, by host. They are only asked for where
+    something is closed: to list rules may load modules of the kernel."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(target: str) -> list[str]:
+        ports = {way.port for way in shut if way.target == target}
+        sources = {there[way.user].ip for way in shut if way.target == target}
+        async with turns:
+            try:
+                told = await there[target].host.shell(RULES, check=False)
+            except KubewrightError:
+                return []
+        return closing_rules(told.text, ports, sources)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {target: group.create_task(ask(target)) for target in {way.target for way in shut}}
+    return {target: task.result() for target, task in tasks.items()}
 
 
 def _tells(way: Way, target: _Seen) -> bool:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from kubewright.model.config.cluster import ClusterSpec
-from kubewright.model.fleet_ports import Opening, Way, closed, openings, own_ports, reach_findings, ways
+from kubewright.model.fleet_ports import (
+    Filter,
+    Opening,
+    Way,
+    closed,
+    openings,
+    own_ports,
+    reach_findings,
+    ways,
+)
 from kubewright.model.port_probe import Answer, Reach, parse_answers, parse_report
 from kubewright.model.preflight import Fix
 
@@ -101,8 +110,8 @@ def test_a_refusal_tells_something_only_where_we_have_listened() -> None:
     assert closed([api], {}, {"cp1": {6443}}) == {}
 
 
-def told(shut: dict[Way, Answer], *fine: Way, firewalls: dict[str, str] | None = None) -> list[Any]:
-    return list(reach_findings([*shut, *fine], shut, firewalls or {}))
+def told(shut: dict[Way, Answer], *fine: Way, filters: dict[str, Filter] | None = None) -> list[Any]:
+    return list(reach_findings([*shut, *fine], shut, filters or {}))
 
 
 def test_a_pair_of_hosts_is_one_finding_with_both_and_the_direction() -> None:
@@ -131,6 +140,13 @@ def test_a_host_none_of_whose_ports_is_reached_is_one_finding() -> None:
     assert found.about == {"cp1", "cp2", "cp3"}
 
 
+def test_of_very_many_hosts_the_first_are_named() -> None:
+    shut = {Way(f"w{number:03}", "cp1", 6443): SILENT for number in range(997)}
+    (found,) = told(shut)
+    assert "from w000, w001, w002, w003, w004 and 992 others (P44)" in found.message
+    assert len(found.about) == 997
+
+
 def test_node_ports_alone_have_a_name_of_their_own() -> None:
     (found,) = told(
         {Way("cp1", "w1", 30000): SILENT, Way("cp1", "w1", 32767): SILENT}, Way("cp1", "w1", 10250)
@@ -140,10 +156,10 @@ def test_node_ports_alone_have_a_name_of_their_own() -> None:
 
 def test_a_firewall_that_is_known_can_be_opened() -> None:
     shut = {Way("w1", "cp1", 6443): REFUSED}
-    (found,) = told(shut, Way("w2", "cp1", 6443), firewalls={"cp1": "ufw"})
+    (found,) = told(shut, Way("w2", "cp1", 6443), filters={"cp1": Filter("ufw", ("-A INPUT -j DROP",))})
     assert found.fix is Fix.FIREWALL
     assert found.firewall == "ufw"
-    assert "ufw is active on cp1" in found.evidence
+    assert found.evidence[1:] == ("ufw is active on cp1", "its packet filter: -A INPUT -j DROP")
 
 
 def test_a_firewall_is_opened_to_the_clusters_hosts_for_what_they_need() -> None:
