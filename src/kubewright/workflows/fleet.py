@@ -157,7 +157,8 @@ async def open_fleet(
                 found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
             ]
             findings += preflight.check_fleet({node.name: node.facts for node in nodes})
-            findings += preflight.check_belonging(spec, url, known, moves=moves)
+            if any(node.is_control_plane for node in nodes):  # without any, nobody knows whose the others are
+                findings += preflight.check_belonging(spec, url, known, moves=moves)
             for node in nodes:
                 # Once a host is a node, the routes into the pod subnet are the cluster's own.
                 if node.spec.is_node and not belonging[node.name].kubeconfigs:

@@ -100,7 +100,7 @@ async def _look(
     version = facts_for(spec.kubernetes_version)
     modules = modules_argument(BRIDGE, wanted_modules(spec))
     turns = asyncio.Semaphore(_AT_ONCE)
-    clocks = await _clocks(nodes)
+    clocks = await _clocks(nodes, turns)
 
     async def one(node: Node) -> _Seen:
         async with turns, asyncio.TaskGroup() as group:
@@ -120,16 +120,17 @@ async def _look(
     return {name: task.result() for name, task in looks.items()}, clocks
 
 
-async def _clocks(nodes: Sequence[Node]) -> dict[str, Reading]:
+async def _clocks(nodes: Sequence[Node], turns: asyncio.Semaphore) -> dict[str, Reading]:
     """All clocks, read at once. A host that does not tell is left out."""
 
     async def read(host: Host) -> Reading | None:
-        before, started = time.time(), time.monotonic()
-        try:
-            said = float((await host.run(["date", "+%s.%N"], check=False, timeout=30)).text)
-        except (KubewrightError, ValueError):
-            return None
-        return Reading(said, before, before + time.monotonic() - started)
+        async with turns:
+            before, started = time.time(), time.monotonic()
+            try:
+                said = float((await host.run(["date", "+%s.%N"], check=False, timeout=30)).text)
+            except (KubewrightError, ValueError):
+                return None
+            return Reading(said, before, before + time.monotonic() - started)
 
     async with asyncio.TaskGroup() as group:
         tasks = {node.name: group.create_task(read(node.host)) for node in nodes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kubewright.cli import cli
 from kubewright.errors import ConfigError, ExitCode, HostError
 from kubewright.events import Activity, Events
 from kubewright.model.fleet_look import FleetLook
+from kubewright.model.preflight import Belonging
 from kubewright.phases.make_fit import FirewallOpen
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
@@ -123,6 +125,22 @@ async def test_a_host_that_cannot_be_reached_is_a_finding_beside_the_others(
     assert [(one.host, one.exit_code) for one in report.errors] == [
         ("cp1", ExitCode.HOST_UNREACHABLE), ("w3", ExitCode.HOST_NOT_FIT),
     ]  # fmt: skip
+
+
+async def test_without_a_control_plane_nobody_is_said_to_be_anothers(
+    world: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> Any:
+        raise HostError("cp1: no route to host", hint="is it up?", host="cp1")
+
+    monkeypatch.setattr(world.machines["cp1"], "facts", away)
+    files = {
+        "/etc/kubernetes/kubelet.conf": {"clusters": [{"cluster": {"server": "https://192.0.2.9:6443"}}]}
+    }
+    joined = Belonging(b"ours", files, False, "system:node:w2")
+    world.belonging |= {"w2": joined, "w3": replace(joined, user="system:node:w3")}
+    report = await preflight_fleet(world.spec, Events())
+    assert [one.host for one in report.errors] == ["cp1"]
 
 
 # -- the command --------------------------------------------------------------------------------------------------
