@@ -1,4 +1,4 @@
-"""etcd moves from a control plane to three hosts of its own, and its cluster gets an endpoint, while it serves."""
+"""A cluster whose etcd speaks plain http gets an endpoint, and etcd moves to hosts of its own, while it serves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster_fixtures import MOVED, ON_MACHINES, Kubewright, lab_of, on, written
-from conversions import Converting
+from conversions import Converting, not_of_one_gap
+from plain_etcd import PLAIN, plain_urls, without_tls
 
 pytestmark = ON_MACHINES
 
@@ -18,26 +19,65 @@ HOSTS = ("w2", "w3", "w4")
 
 @pytest.fixture(scope="module")
 def made(kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converting]:
-    """cp1 with its own etcd, and w1; the file has three hosts with the role `etcd`, too."""
+    """cp1, whose etcd speaks plain http on the loopback address, and w1; the file has an endpoint, too."""
     directory = tmp_path_factory.mktemp("moved")
     with lab_of(kubewright, MOVED, workers=4) as lab:
         document = yaml.safe_load(lab.places.cluster_yaml.read_text())
-        nodes = [host for host in document["hosts"] if host["name"] not in HOSTS]
-        hosts = [host | {"roles": ["etcd"]} for host in document["hosts"] if host["name"] in HOSTS]
+        document["hosts"] = [host for host in document["hosts"] if host["name"] not in HOSTS]
         config = directory / "kubeconfig"
         kubewright(
-            "apply", "-f", written(directory / "before.yaml", document | {"hosts": nodes}), "--no-merge",
-            "--kubeconfig", config,
-        )  # fmt: skip
-        file = written(directory / "cluster.yaml", document | {"hosts": [*nodes, *hosts]})
-        endpoint = f"{lab.machine('cp1').plan.address}:6443"
-        made = Converting(lab, kubewright, file, config, endpoint, ["w1"])
+            "apply", "-f", written(directory / "before.yaml", document), "--no-merge", "--kubeconfig", config
+        )
+        file = written(directory / "cluster.yaml", document | {"endpoint": {"type": "local"}})
+        made = Converting(lab, kubewright, file, config, "127.0.0.1:6444", ["w1"])
         made.cluster(["cp1"]).healed()
+        without_tls(lab)
         yield made
+
+
+# -- an endpoint --------------------------------------------------------------------------------------------------
+
+
+def test_plain_http_is_brought_back(made: Converting) -> None:
+    """Killed when etcd gets its certificates."""
+    before = made.state()
+    assert plain_urls(made.lab) == [*PLAIN.values()]
+    made.killed("etcd-secured", "--endpoint")
+    made.restore()
+    assert made.state() == before
+
+
+def test_it_gets_an_endpoint(made: Converting, tmp_path: Path) -> None:
+    """And no further control plane. Not a request fails there; at the old address, the API is away once, when etcd
+    gets its certificates."""
+    old, new = made.cluster(["cp1"]), made.cluster(["cp1"])
+    old.endpoint, new.endpoint = f"{made.address('cp1')}:6443", made.endpoint
+    with ExitStack() as stack:
+        loads = [stack.enter_context(old.load("write", tmp_path, prefix="old"))]
+        made.run("--endpoint", serving=lambda: loads.append(stack.enter_context(new.load("probe", tmp_path))))
+    assert len(loads) == 2
+    before, after = (load.book for load in loads)
+    print(before, after, sep="\n")
+    assert after.failures == []
+    assert not_of_one_gap(before) == []
+    stored = old.stored("cp1")
+    assert [name for name in before.acknowledged if name not in stored] == []
+    assert plain_urls(made.lab) == []
+    for name in ("cp1", "w1"):
+        used = on(made.lab, name, "grep -h server: /etc/kubernetes/kubelet.conf").split()[-1]
+        assert used == f"https://{made.endpoint}", name
+    assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []
+
+
+# -- hosts of etcd ------------------------------------------------------------------------------------------------
 
 
 def test_what_was_is_brought_back_from_a_killed_move(made: Converting) -> None:
     """Killed when the hosts' members come; nothing of them is left."""
+    document = yaml.safe_load(made.file.read_text())
+    every = yaml.safe_load(made.lab.places.cluster_yaml.read_text())["hosts"]
+    hosts = [host | {"roles": ["etcd"]} for host in every if host["name"] in HOSTS]
+    written(made.file, document | {"hosts": [*document["hosts"], *hosts]})
     before = made.state()
     made.killed("etcd-members", "--to-external-etcd")
     made.restore()
@@ -69,23 +109,4 @@ def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> Non
     made.kubewright("check", "-f", made.file)
     document = made.kubewright("status", "-f", made.file, "-o", "json").document
     assert (document["etcd"]["external"], document["etcd"]["voters"]) == (True, 3)
-    assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []
-
-
-def test_it_gets_an_endpoint(made: Converting, tmp_path: Path) -> None:
-    """And no further control plane. Not a request fails there, nor at the old address."""
-    document = yaml.safe_load(made.file.read_text())
-    written(made.file, document | {"endpoint": {"type": "local"}})
-    old, new = made.cluster(["cp1"]), made.cluster(["cp1"])
-    old.endpoint, new.endpoint = made.endpoint, "127.0.0.1:6444"
-    with ExitStack() as stack:
-        loads = [stack.enter_context(old.load("write", tmp_path, prefix="old"))]
-        made.run("--endpoint", serving=lambda: loads.append(stack.enter_context(new.load("probe", tmp_path))))
-    assert len(loads) == 2
-    for load in loads:
-        print(load.book)
-        assert load.book.failures == []
-    for name in ("cp1", "w1"):
-        used = on(made.lab, name, "grep -h server: /etc/kubernetes/kubelet.conf").split()[-1]
-        assert used == "https://127.0.0.1:6444", name
     assert made.kubewright("plan", "-f", made.file, "-o", "json").document["changes"] == []

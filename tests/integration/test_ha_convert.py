@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import kubeadm_machines as machines
@@ -17,10 +18,15 @@ from kubeadm_machines import KUBECTL, kubeadm, kubewright_on
 
 from kubewright.errors import ExitCode
 from kubewright.lab.lab import Lab, open_lab
+from kubewright.model import x509
+from kubewright.model.backup import BACKUPS
+from kubewright.model.pki import PKI_DIR
+from kubewright.secret import Secret
 
 pytestmark = ON_MACHINES
 
 BALANCER = "w3"
+PROXY_CLIENT = f"{PKI_DIR}/front-proxy-client.crt"
 MOMENTS = 20
 """Of a soak; `make test` has three, at chosen phases."""
 
@@ -80,27 +86,46 @@ async def _by_kubeadm(lab: Lab, kubewright: Kubewright, directory: Path) -> Conv
 def test_everything_that_is_wrong_is_said_at_once(made: Converting) -> None:
     """And nothing is changed."""
     before = made.state()
-    hide = "mv /etc/kubernetes/pki/ca.key /root/; cp -p /etc/kubernetes/pki/apiserver.crt /root/"
-    on(made.lab, "cp1", hide)
+    on(made.lab, "cp1", f"mv {PKI_DIR}/ca.key {PROXY_CLIENT} /root/")
+    write(made.lab, "cp1", PROXY_CLIENT, _expired(made.lab, "/root/front-proxy-client.crt"))
     document = yaml.safe_load(made.file.read_text())
     named = document | {"endpoint": {"type": "haproxy", "address": "api.example.test:6443"}}
     for name in ("cp1", "w1", "cp2", "cp3"):
         on(made.lab, name, f"echo '{made.address(BALANCER)} api.example.test' >>/etc/hosts")
+    on(made.lab, "w2", 'mkdir -p "$1" && mount -t tmpfs -o size=32m tmpfs "$1"', BACKUPS)
     on(made.lab, "w1", "systemctl stop kubelet")
     on(made.lab, "cp1", f"{KUBECTL} wait node w1 --for=condition=Ready=Unknown --timeout=90s")
     try:
         file = written(made.file.with_name("named.yaml"), named)
         run = made.kubewright("convert", "--to-ha", "-f", file, "--no-merge", code=None)
     finally:
-        on(made.lab, "cp1", "mv /root/ca.key /etc/kubernetes/pki/")
+        on(made.lab, "cp1", f"mv /root/ca.key /root/front-proxy-client.crt {PKI_DIR}/")
+        on(made.lab, "w2", 'umount "$1" && rmdir -p --ignore-fail-on-non-empty "$1"', BACKUPS)
         on(made.lab, "w1", "systemctl start kubelet")
         for name in ("cp1", "w1", "cp2", "cp3"):
             on(made.lab, name, "sed '/api.example.test/d' /etc/hosts >/tmp/hosts; cat /tmp/hosts >/etc/hosts")
     assert run.code == ExitCode.HOST_NOT_FIT, run.err
-    for said in ("ca.key", "w1", "w2: ", "api.example.test"):
+    for said in (
+        f"cp1: there is no {PKI_DIR}/ca.key",
+        f"cp1: {PROXY_CLIENT} ended on ",
+        "w1: its Node is ",
+        "w2: the endpoint's name api.example.test does not resolve there",
+        f"w2: {BACKUPS} has 32 MiB free; the backup needs 64 MiB",
+    ):
         assert said in run.err, run.err
     assert made.state() == before
     made.cluster(["cp1"]).healed()
+
+
+def _expired(lab: Lab, path: str) -> bytes:
+    """What signs the API server's requests, as it was when its CA was a second old."""
+    rest = (
+        f"{PKI_DIR}/{name}" for name in ("front-proxy-client.key", "front-proxy-ca.crt", "front-proxy-ca.key")
+    )
+    cert, key, ca, ca_key = (on(lab, "cp1", 'cat "$1"', file).encode() for file in (path, *rest))
+    began = x509.load_cert(ca).not_valid_before_utc
+    issuer = x509.KeyPair(ca, Secret(ca_key))
+    return x509.sign_again(cert, Secret(key), issuer, began, timedelta(seconds=1)).cert
 
 
 # -- killed, and brought back -------------------------------------------------------------------------------------

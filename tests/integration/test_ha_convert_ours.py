@@ -9,35 +9,15 @@ from typing import Any
 import kubeadm_machines as machines
 import pytest
 import yaml
-from cluster_fixtures import CONVERTED_OURS, ON_MACHINES, Kubewright, on, until_on, write, written
+from cluster_fixtures import CONVERTED_OURS, ON_MACHINES, Kubewright, written
 from conversions import PLANES, WORKERS, Converting
+from plain_etcd import plain_urls, without_tls
 
 from kubewright.lab.lab import Lab, open_lab
 
 pytestmark = [*ON_MACHINES, pytest.mark.soak]
 
 BALANCER, JOINED = "w3", ("cp4", "w4")
-ETCD, API_SERVER = (f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
-PKI = "/etc/kubernetes/pki"
-_UPDATE = f"""
-for id in $(ctr -n k8s.io tasks ls -q); do
-  ctr -n k8s.io containers info "$id" | grep -q '"io.kubernetes.container.name": "etcd"' && break
-done
-etcdctl() {{
-  ctr -n k8s.io task exec --exec-id "test-$$-$1-$2" "$id" etcdctl --endpoints=https://127.0.0.1:2379 \\
-    --cacert={PKI}/etcd/ca.crt --cert={PKI}/etcd/server.crt --key={PKI}/etcd/server.key "$@"
-}}
-member=$(etcdctl member list | cut -d, -f1)
-etcdctl member update "$member" --peer-urls=http://127.0.0.1:2380
-"""
-PLAIN = {
-    "listen-client-urls": "http://127.0.0.1:2379", "advertise-client-urls": "http://127.0.0.1:2379",
-    "listen-peer-urls": "http://127.0.0.1:2380", "initial-advertise-peer-urls": "http://127.0.0.1:2380",
-}  # fmt: skip
-TLS = (
-    "cert-file", "key-file", "trusted-ca-file", "client-cert-auth",
-    "peer-cert-file", "peer-key-file", "peer-trusted-ca-file", "peer-client-cert-auth",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +52,8 @@ async def _by_us(lab: Lab, kubewright: Kubewright, directory: Path) -> Convertin
     )  # fmt: skip
     made = Converting(lab, kubewright, file, config, f"{lab.machine(BALANCER).plan.address}:6443")
     made.cluster(["cp1"]).healed()
-    _without_tls(lab)
-    until_on(lab, "cp1", f"{machines.KUBECTL} get --raw /readyz", seconds=120, every=0.5)
+    without_tls(lab)
     return made
-
-
-def _without_tls(lab: Lab) -> None:
-    """Let etcd and its API server meet on plain http, at the loopback address."""
-    on(lab, "cp1", _UPDATE)
-    etcd = yaml.safe_load(on(lab, "cp1", f"cat {ETCD}"))
-    server = yaml.safe_load(on(lab, "cp1", f"cat {API_SERVER}"))
-    _set(etcd, PLAIN | {"initial-cluster": "cp1=http://127.0.0.1:2380"}, TLS)
-    _set(server, {"etcd-servers": "http://127.0.0.1:2379"}, ("etcd-cafile", "etcd-certfile", "etcd-keyfile"))
-    for path, pod in ((ETCD, etcd), (API_SERVER, server)):
-        write(lab, "cp1", path, yaml.safe_dump(pod).encode())
-    until_on(lab, "cp1", "curl -sf http://127.0.0.1:2379/health", seconds=120, every=0.5)
-
-
-def _set(pod: dict[str, Any], flags: dict[str, str], gone: tuple[str, ...]) -> None:
-    """Give a static Pod's program other flags."""
-    [container] = pod["spec"]["containers"]
-    known = dict(word.removeprefix("--").partition("=")[::2] for word in container["command"][1:])
-    kept = {name: value for name, value in known.items() if name not in gone} | flags
-    container["command"] = [container["command"][0], *(f"--{name}={value}" for name, value in kept.items())]
 
 
 def test_the_api_is_away_once(made: Converting, tmp_path: Path) -> None:
@@ -103,8 +62,7 @@ def test_the_api_is_away_once(made: Converting, tmp_path: Path) -> None:
         made.run(serving=serving)
         made.cluster(PLANES).healed()
     made.nobody_noticed(restarted=True)
-    manifests = on(made.lab, "cp1", f"cat {ETCD} {API_SERVER}")
-    assert not [url for url in PLAIN.values() if url in manifests]
+    assert plain_urls(made.lab) == []
 
 
 def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> None:

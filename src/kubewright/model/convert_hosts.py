@@ -82,8 +82,8 @@ def _listed(addresses: Collection[str]) -> str:
 def room(host: str, look: HostSeen, data: int) -> Iterator[Finding]:
     """Room for the backup, twice what there is to copy; `data` are the bytes of etcd's snapshot."""
     need = max(LEAST_ROOM, 2 * (look.copied + data))
-    if look.free is not None and look.free < need:
+    if look.room is not None and look.room.free < need:
         yield Finding(
-            host, f"/var/lib has {look.free >> 20} MiB free; the backup needs {-(-need >> 20)} MiB",
+            host, f"{look.room.place} has {look.room.free >> 20} MiB free; the backup needs {-(-need >> 20)} MiB",
             "free some space or enlarge the file system", ExitCode.HOST_DISK_FULL,
         )  # fmt: skip

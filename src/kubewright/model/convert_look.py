@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
+from kubewright.model.backup import BACKUPS
 from kubewright.model.kubeconfig import KUBELET_PKI_DIR
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH
 
@@ -17,7 +19,8 @@ AUTHORITY_KEYS = ("ca.key", "front-proxy-ca.key", f"{ETCD_AUTHORITY}.key", "sa.k
 COPIED = ("/etc/kubernetes", KUBELET_PKI_DIR, CONFIG_PATH, FLAGS_PATH)
 """What a backup copies from each host, as far as its size is foreseen."""
 
-# $1 is a name to resolve, empty for none. $2 are paths to look for and $3 paths to add up, a line each.
+# $1 is a name to resolve, empty for none. A line each: $2 are paths to look for, $3 paths to add up, $4 folders,
+# not always there yet, whose file systems need room.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
@@ -30,7 +33,11 @@ printf '%s\n' "$3" | while IFS= read -r path; do [ ! -e "$path" ] || du -sk "$pa
 section resolved; [ -z "$1" ] || timeout 10 getent ahosts "$1" | cut -d' ' -f1 | sort -u
 section proxies
 for unit in kubewright-haproxy kubewright-nginx; do ! systemctl is-active -q "$unit" || echo "$unit"; done
-section free; df -Pk /var/lib | tail -n 1
+section free
+printf '%s\n' "$4" | while IFS= read -r place; do
+  while [ -n "$place" ] && [ ! -d "$place" ]; do place=${place%/*}; done
+  df -Pk "${place:-/}" | tail -n 1
+done
 """
 
 
@@ -42,6 +49,15 @@ class Certificate:
     renewal: str
     """Its name in `certs renew`; empty for a CA."""
     ends: datetime
+
+
+class Room(NamedTuple):
+    """The room that a file system has."""
+
+    free: int
+    """Bytes."""
+    place: str
+    """Where it is mounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +74,8 @@ class HostSeen:
     """The addresses of the endpoint's name."""
     own_proxy: bool = False
     """Whether a proxy of ours runs there."""
-    free: int | None = None
-    """Free bytes of the file system of /var/lib; None where that could not be found out."""
+    room: Room | None = None
+    """Where backups and etcd's data are, of the fuller file system; None where that could not be found out."""
     joined: bool = False
     """Whether it has a kubelet.conf."""
     pods: frozenset[str] = frozenset()
@@ -73,9 +89,9 @@ class HostSeen:
     """Control planes that it cannot connect to, each with what was seen."""
 
 
-def arguments(name: str, paths: Sequence[str]) -> tuple[str, str, str]:
-    """What `LOOK` is given: the endpoint's name, or empty, and the paths to look for."""
-    return name, "\n".join(paths), "\n".join(COPIED)
+def arguments(name: str, paths: Sequence[str], data_dir: str) -> tuple[str, str, str, str]:
+    """What `LOOK` is given: the endpoint's name, or empty, the paths to look for, and where etcd's data is."""
+    return name, "\n".join(paths), "\n".join(COPIED), f"{BACKUPS}\n{data_dir}"
 
 
 def parse_look(text: str) -> HostSeen:
@@ -84,12 +100,12 @@ def parse_look(text: str) -> HostSeen:
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
     sizes = [line.split(None, 1)[0] for line in found.get("copied", "").splitlines() if line.strip()]
     # POSIX's df -P: file system, size, used, available, capacity, mount point. The first may have blanks.
-    free = re.search(r"\s\d+\s+\d+\s+(-?\d+)\s+\S+\s+/", found.get("free", ""))
+    rooms = re.findall(r"\s\d+\s+\d+\s+(-?\d+)\s+\S+\s+(/.*)$", found.get("free", ""), re.MULTILINE)
     return HostSeen(
         listening=found.get("listening", "").strip("\n"),
         present=frozenset(line for line in found.get("present", "").splitlines() if line),
         copied=sum(int(size) for size in sizes if size.isdecimal()) * 1024,
         resolved=tuple(found.get("resolved", "").split()),
         own_proxy=bool(found.get("proxies", "").strip()),
-        free=int(free[1]) * 1024 if free else None,
+        room=min((Room(int(size) * 1024, place) for size, place in rooms), default=None),
     )

@@ -10,6 +10,7 @@ from kubewright.errors import ConfigError, ExitCode
 from kubewright.model import backup
 from kubewright.model.arguments import client_url
 from kubewright.model.config.kubeadm_types import LocalEtcd
+from kubewright.model.convert_look import Room
 from kubewright.model.etcd_hosts import EtcdHostLook, SeenMember, taken_ports
 from kubewright.model.etcd_unit import DATA_DIR, MEMBER_DIR, UNIT, StartState
 from kubewright.model.preflight import Finding
@@ -130,10 +131,10 @@ def _others_data(looks: Sequence[EtcdHostLook], ours: set[str]) -> Iterator[Find
 
 
 def etcd_findings(
-    etcd: Sequence[MemberAnswer], facts: VersionFacts, rooms: Mapping[str, int | None]
+    etcd: Sequence[MemberAnswer], facts: VersionFacts, rooms: Mapping[str, Room]
 ) -> Iterator[Finding]:
     """What of the etcd that there is cannot be taken to the hosts: a newer version than theirs, a database larger
-    than they take by default, or than there is room for. `rooms` has the free bytes of /var/lib by host."""
+    than they take by default, or than there is room for. `rooms` are by host."""
     theirs = Version.parse(facts.etcd_tag, field="etcd")
     for one in etcd:
         if one.words is None or not one.words.version:
@@ -153,11 +154,11 @@ def etcd_findings(
             "etcd", f"its database has {size >> 20} MiB, and members on hosts take {QUOTA >> 20} MiB at most",
             "compact and defragment it (`etcdctl defrag`)",
         )  # fmt: skip
-    for host, free in rooms.items():
-        need = max(64 << 20, 2 * size)
-        if free is not None and free < need:
+    need = max(64 << 20, 2 * size)
+    for host, room in rooms.items():
+        if room.free < need:
             yield Finding(
-                host, f"/var/lib has {free >> 20} MiB free; etcd's member needs {need >> 20} MiB",
+                host, f"{room.place} has {room.free >> 20} MiB free; etcd's member needs {need >> 20} MiB",
                 "free some space or enlarge the file system", ExitCode.HOST_DISK_FULL,
             )  # fmt: skip
 

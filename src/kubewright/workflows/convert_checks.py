@@ -32,6 +32,7 @@ from kubewright.model.convert_look import (
     parse_look,
 )
 from kubewright.model.etcd_endpoints import used_endpoints
+from kubewright.model.etcd_unit import DATA_DIR
 from kubewright.model.formation import data_dir_in
 from kubewright.model.manifests import API_SERVER, ETCD, manifest_path
 from kubewright.model.node import API_PORT, host_port, is_address, split_endpoint
@@ -199,7 +200,11 @@ class _Look:
         name = split_endpoint(self._address)[0] if self._address else ""
         directory = self._wanted.certificates_dir
         keys = [f"{directory}/{key}" for key in (*AUTHORITY_KEYS, f"{ETCD_AUTHORITY}.crt")]
-        asked = arguments("" if is_address(name) else name, [KUBELET_CONF, *_PODS.values(), *keys])
+        local = self._wanted.etcd.local
+        asked = arguments(
+            "" if is_address(name) else name, [KUBELET_CONF, *_PODS.values(), *keys],
+            local.data_dir if local is not None else DATA_DIR,
+        )  # fmt: skip
         look = parse_look((await node.host.shell(LOOK, *asked, check=False)).stdout.decode(errors="replace"))
         look = replace(
             look,

@@ -45,14 +45,12 @@ async def etcd_host_findings(
         failed = []
     if failed:
         return [Finding(one.host or "etcd", one.message, one.hint, one.exit_code) for one in failed]
-    rooms = {node.name: seen[node.name].free for node in hosts if node.name in seen}
     found = [task.result() for task in looks]
-    fresh = {look.name for look in found if not look.has_data}
+    fresh = [look.name for look in found if not look.has_data]
+    rooms = {name: room for name in fresh if name in seen and (room := seen[name].room) is not None}
     return [
         *etcd_moves.host_findings(found, etcd, other_ca=foreign.result()),
-        *etcd_moves.etcd_findings(
-            etcd, facts_for(wanted.kubernetes_version), {name: rooms[name] for name in rooms if name in fresh}
-        ),
+        *etcd_moves.etcd_findings(etcd, facts_for(wanted.kubernetes_version), rooms),
         *(one for task in ways for one in task.result()),
     ]  # fmt: skip
 

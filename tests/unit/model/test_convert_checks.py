@@ -16,7 +16,7 @@ from kubewright.model.config.kubeadm import default_cluster_configuration
 from kubewright.model.conversion import Mode
 from kubewright.model.convert_checks import ClusterSeen, Seen, existing_planes, findings, warnings
 from kubewright.model.convert_etcd import listening
-from kubewright.model.convert_look import LOOK, Certificate, HostSeen, arguments, parse_look
+from kubewright.model.convert_look import LOOK, Certificate, HostSeen, Room, arguments, parse_look
 from kubewright.model.objects import to_yaml
 from kubewright.model.status import NodeStatus
 from kubewright.model.status_etcd import ListedMember, MemberAnswer, MemberWords
@@ -27,7 +27,6 @@ HELD = frozenset(
     f"{PKI}/{name}" for name in ("ca.key", "front-proxy-ca.key", "etcd/ca.key", "etcd/ca.crt", "sa.key")
 )
 NAMES = ("cp1", "cp2", "cp3", "w1")
-GIB = 1 << 30
 
 
 def a_spec(**fields: Any) -> ClusterSpec:
@@ -44,8 +43,9 @@ def a_spec(**fields: Any) -> ClusterSpec:
 
 
 SERVERS = ("https://127.0.0.1:2379",)
+ROOM = Room(1 << 30, "/var/lib")
 PLANE = HostSeen(
-    joined=True, pods=frozenset({"etcd", "kube-apiserver"}), present=HELD, etcd_servers=SERVERS, free=GIB
+    joined=True, pods=frozenset({"etcd", "kube-apiserver"}), present=HELD, etcd_servers=SERVERS, room=ROOM
 )
 MEMBER = ListedMember(1, "cp1", ("https://10.0.0.11:2380",), ("https://10.0.0.11:2379",))
 ETCD = MemberAnswer("cp1", MemberWords(1, database=20 << 20), listed=(MEMBER,))
@@ -60,7 +60,7 @@ def seen(spec: ClusterSpec | None = None, **fields: Any) -> Seen:
     """cp1 is a control plane, w1 its worker; cp2 and cp3 are bare."""
     spec = spec or a_spec()
     wanted = default_cluster_configuration(spec)
-    hosts = {"cp1": PLANE, "cp2": HostSeen(), "cp3": HostSeen(), "w1": HostSeen(joined=True, free=GIB)}
+    hosts = {"cp1": PLANE, "cp2": HostSeen(), "cp3": HostSeen(), "w1": HostSeen(joined=True, room=ROOM)}
     api = ClusterSeen(wanted, (a_node("cp1"), a_node("w1")))
     whole = Seen(spec, wanted, Mode.TO_HA, NOW, "127.0.0.1:6444", hosts, {}, ("cp1",), (ETCD,), api)
     return replace(whole, **fields)
@@ -95,7 +95,8 @@ def test_everything_is_listed_at_once() -> None:
         a_spec(endpoint=None, planes=1), endpoint="", etcd=(MemberAnswer("cp1", error="nothing listens there"),),
         api=nodes(a_node("cp1", ready=False), a_node("w1"), a_node("w9")),
     )  # fmt: skip
-    broken = host(broken, "cp1", free=0, present=frozenset(), certificates=(Certificate("/x", "y", NOW),))
+    ended = (Certificate("/x", "y", NOW),)
+    broken = host(broken, "cp1", room=Room(0, "/"), present=frozenset(), certificates=ended)
     assert len(findings(broken)) == 10
 
 
@@ -409,7 +410,7 @@ def test_the_name_resolves_to_the_same_everywhere() -> None:
 )
 def test_room_for_the_backup(name: str, copied: int, database: int, free: int, fits: bool) -> None:
     found = seen(etcd=(replace(ETCD, words=MemberWords(1, database=database)),))
-    found = host(found, name, copied=copied, free=free)
+    found = host(found, name, copied=copied, room=Room(free, "/var/lib"))
     if fits:
         assert said(found) == []
     else:
@@ -438,15 +439,23 @@ def test_who_is_a_control_plane_already() -> None:
 async def test_what_a_real_host_says(tmp_path: Path) -> None:
     here = tmp_path / "a key"
     here.write_bytes(b"x" * 9000)
-    name, paths, _ = arguments("localhost", [str(here), str(tmp_path / "none")])
+    data = f"{tmp_path}/not/yet"
+    name, paths, _, places = arguments("localhost", [str(here), str(tmp_path / "none")], data)
     async with LocalHost("cp1") as host:
-        text = (await host.shell(LOOK, name, paths, f"{here}\n{tmp_path}/none")).stdout.decode()
+        text = (await host.shell(LOOK, name, paths, f"{here}\n{tmp_path}/none", places)).stdout.decode()
     found = parse_look(text)
     assert found.present == {str(here)}
     assert 9000 <= found.copied < 64000
     assert {*found.resolved} & {"127.0.0.1", "::1"}
-    assert found.free is not None
-    assert found.free > 0
+    assert found.room is not None
+    assert found.room.free > 0
+    assert Path(found.room.place).is_mount()
+
+
+def test_the_fuller_of_two_file_systems_counts() -> None:
+    """What is free where nothing will be written is of no use."""
+    table = "\n/dev/sda 1 9 9000 1% /\na disk 1 9 5 1% /var/lib/kube wright\ntmpfs 1 9 70 1% /var/lib/etcd\n"
+    assert parse_look(f"@@ free{table}").room == Room(5 << 10, "/var/lib/kube wright")
 
 
 def test_a_host_that_says_nothing() -> None:

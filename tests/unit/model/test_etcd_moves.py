@@ -17,7 +17,7 @@ from kubewright.model.config.kubeadm import default_cluster_configuration, to_st
 from kubewright.model.config.kubeadm_types import ClusterConfiguration, Etcd, LocalEtcd
 from kubewright.model.conversion import Mode
 from kubewright.model.convert_checks import ClusterSeen, Seen, findings, warnings
-from kubewright.model.convert_look import HostSeen
+from kubewright.model.convert_look import HostSeen, Room
 from kubewright.model.etcd_hosts import EtcdHostLook, SeenMember
 from kubewright.model.etcd_moves import (
     QUOTA,
@@ -153,14 +153,16 @@ def words(**fields: Any) -> list[MemberAnswer]:
 
 
 def test_what_hosts_cannot_take() -> None:
-    assert list(etcd_findings(words(version="3.4.3", database=1 << 20), FACTS, {"e4": QUOTA})) == []
-    assert list(etcd_findings(words(version="3.5.99"), FACTS, {"e4": None})) == []
+    assert (
+        list(etcd_findings(words(version="3.4.3", database=1 << 20), FACTS, {"e4": Room(QUOTA, "/")})) == []
+    )
+    assert list(etcd_findings(words(version="3.5.99"), FACTS, {})) == []
     [newer] = etcd_findings(words(version="3.9.0"), FACTS, {})
     assert "3.9.0" in str(newer)
-    [large] = etcd_findings(words(database=QUOTA - 1), FACTS, {"e4": 8 * QUOTA})
+    [large] = etcd_findings(words(database=QUOTA - 1), FACTS, {"e4": Room(8 * QUOTA, "/")})
     assert "2047 MiB" in str(large)
-    [full] = etcd_findings(words(database=100 << 20), FACTS, {"e4": 150 << 20})
-    assert str(full).startswith("e4: /var/lib has 150 MiB free; etcd's member needs 200 MiB")
+    [full] = etcd_findings(words(database=100 << 20), FACTS, {"e4": Room(150 << 20, "/")})
+    assert str(full).startswith("e4: / has 150 MiB free; etcd's member needs 200 MiB")
 
 
 def test_arguments_that_do_not_come_along() -> None:
@@ -190,7 +192,7 @@ def a_look(spec: ClusterSpec, endpoint: str = "127.0.0.1:6444", **plane: Any) ->
     keys = frozenset(f"/etc/kubernetes/pki/{name}.key" for name in ("ca", "front-proxy-ca", "etcd/ca", "sa"))
     host = HostSeen(
         joined=True, pods=frozenset({"etcd", "kube-apiserver"}), present=keys,
-        etcd_servers=("https://127.0.0.1:2379",), free=1 << 30,
+        etcd_servers=("https://127.0.0.1:2379",), room=Room(1 << 30, "/"),
     )  # fmt: skip
     nodes = (
         NodeStatus(

@@ -50,15 +50,23 @@ class Runtime:
         self.host = host
         self.all = dict(containers)
         self.replaced = True
+        self.gone: set[str] = set()
+        """The ids whose Pods are stopped when they have ended."""
 
     async def sandboxes(self) -> list[Sandbox]:
-        return [Sandbox(f"pod-{name}", name, space, "", 0, True) for space, name in self.all.values()]
+        return [
+            Sandbox(f"pod-{name}", name, space, "", 0, not (ident in self.gone and self._ended(ident)))
+            for ident, (space, name) in self.all.items()
+        ]
+
+    def _ended(self, ident: str) -> bool:
+        return self.host.at(f"/{ident}").exists()
 
     async def containers(self) -> list[RuntimeContainer]:
         found = []
         for ident, (_, name) in self.all.items():
-            ended = self.host.at(f"/{ident}").exists()
-            if not ended or self.replaced:
+            ended = self._ended(ident)
+            if not ended or (self.replaced and ident not in self.gone):
                 found.append(RuntimeContainer(f"{ident}{'-2' * ended}", f"pod-{name}", name, 0, True, ""))
         return found
 
@@ -124,6 +132,17 @@ async def test_what_watches_runs_anew_and_nothing_else(
     with pytest.raises(WaitTimeoutError) as caught:
         await WatchersRestarted(node, "", ["etcd"]).run(Events())
     assert any("kube-proxy does not run again yet" in line for line in caught.value.evidence)
+
+
+async def test_a_pod_that_the_cluster_does_not_know_any_more_has_no_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DaemonSet's Pods of a conversion are others than those of the backup."""
+    node = rooted_node(tmp_path)
+    rooted(node).program("ctr", CTR)
+    made = runtime(monkeypatch, node, proxy=("kube-system", "kube-proxy"))
+    made.gone = {"proxy"}
+    assert len(await WatchersRestarted(node, "", ["etcd"]).run(Events())) == 1
 
 
 class Leases:
