@@ -149,10 +149,17 @@ def _address(host: HostSpec, facts: HostFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_settings(host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
-    """P46: kernel settings that are not what a node needs. `apply` sets them: no reason to refuse."""
+def check_settings(spec: ClusterSpec, host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
+    """Kernel settings (P46) and IPVS' modules (P17) that are not what a node needs. `apply` makes them so: no
+    reason to refuse."""
     if not host.is_node:
         return
+    if missing := [name for name in wanted_modules(spec) if seen.modules.get(name) == "module"]:
+        yield Finding(
+            host.name, f"kubeProxyConfiguration.mode is ipvs, and nobody has loaded {', '.join(missing)} (P17)",
+            "`apply` loads them; `kubewright preflight --fix` does so now", check=IPVS_CHECK, error=False,
+            fix=Fix.KERNEL,
+        )  # fmt: skip
     for name, value in hostfiles.SYSCTLS.items():
         path = hostfiles.sysctl_path(name)
         if (live := seen.settings.get(path, "")) != value:

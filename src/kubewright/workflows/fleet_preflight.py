@@ -12,6 +12,7 @@ from kubewright.errors import ConfigError, ExitCode
 from kubewright.events import Events
 from kubewright.model.config.cluster import ClusterSpec
 from kubewright.model.config.kubeadm import default_cluster_configuration
+from kubewright.model.fleet_checks import wanted_modules
 from kubewright.model.fleet_ports import openings
 from kubewright.model.preflight import Finding, Fix
 from kubewright.phases.make_fit import FirewallOpen, SelinuxPermissive, SwapOff
@@ -117,7 +118,7 @@ def _fixes(spec: ClusterSpec, nodes: Sequence[Node], findings: Sequence[Finding]
             case Fix.SWAP:
                 phases[one.fix] = SwapOff(node)
             case Fix.KERNEL:
-                phases[one.fix] = Kernel(node)
+                phases[one.fix] = Kernel(node, [*wanted_modules(spec)])
             case Fix.SELINUX:
                 phases[one.fix] = SelinuxPermissive(node)
             case Fix.FIREWALL:

@@ -71,7 +71,7 @@ async def inspect_fleet(
         if one.new:
             findings += check_new_host(spec, node.spec, node.facts, version, one.look, one.more)
         if whole:
-            findings += check_settings(node.spec, one.more)
+            findings += check_settings(spec, node.spec, one.more)
     if new or whole:
         hostnames = {node.name: node.facts.hostname for node in nodes}
         findings += check_between(hostnames, {node.name: node.ip for node in nodes}, new)

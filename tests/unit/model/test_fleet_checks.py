@@ -145,7 +145,7 @@ def test_kernel_settings_are_told_with_who_sets_them() -> None:
     cluster = spec()
     settings = {FORWARD: "0", BRIDGED: "1", "/proc/sys/net/bridge/bridge-nf-call-ip6tables": ""}
     forward, six = sorted(
-        check_settings(cluster.hosts[1], FleetLook(settings=settings)), key=lambda one: one.check
+        check_settings(cluster, cluster.hosts[1], FleetLook(settings=settings)), key=lambda one: one.check
     )[::-1]
     assert forward.check == "FileContent--proc-sys-net-ipv4-ip_forward"
     assert not forward.error

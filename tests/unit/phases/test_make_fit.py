@@ -13,6 +13,7 @@ from kubewright.model.fleet_ports import Opening
 from kubewright.model.make_fit import firewalld_rules, permissive, swap_units, ufw_rules, without_swap
 from kubewright.phases.make_fit import FirewallOpen, SelinuxPermissive, SwapOff
 from kubewright.phases.phase import Action
+from kubewright.phases.prepare import Kernel
 
 FSTAB = """\
 # <file system> <mount point> <type> <options>
@@ -158,3 +159,22 @@ async def test_firewalld_gets_rules_in_the_zone_of_the_nodes_link(tmp_path: Path
         '-q --zone=internal --add-rich-rule=rule family="ipv4" source address="192.0.2.2"'
     )
     assert done[1].startswith("-q --permanent --zone=internal")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="files get their owner")
+async def test_p17_modules_that_the_cluster_wants_are_loaded_now_and_at_each_start(tmp_path: Path) -> None:
+    node = rooted_node(tmp_path)
+    host = rooted(node)
+    told = (
+        'case $3 in ours_file) echo /lib/ours_file.ko.zst ;; ours_built) echo "(builtin)" ;; *) false; esac'
+    )
+    host.program("modinfo", told)
+    host.program("modprobe", 'echo "$*" >>"$ROOT/done"')
+    host.program("sysctl", "true")
+    wanted = ["ours_file", "ours_built", "nf_conntrack"]
+    changes = await Kernel(node, wanted).run(Events())
+    assert [change.target for change in changes if change.target.startswith("modprobe")] == [
+        "modprobe ours_file"
+    ]
+    assert host.at("/etc/modules-load.d/kubernetes.conf").read_text().split()[2:] == wanted
+    assert "-a ours_file" in host.at("/done").read_text().splitlines()
