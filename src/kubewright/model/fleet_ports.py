@@ -11,6 +11,7 @@ from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
 from kubewright.model.config.endpoint import endpoint_hosts, endpoint_port
 from kubewright.model.node import API_PORT
 from kubewright.model.node_preflight import CONTROLLER_MANAGER_PORT, KUBELET_PORT, SCHEDULER_PORT
+from kubewright.model.packet_filter import closing_rules
 from kubewright.model.port_probe import Answer, Reach
 from kubewright.model.preflight import Finding, Fix
 
@@ -107,49 +108,59 @@ class Filter:
 
     firewall: str = ""
     """`ufw` or `firewalld`, where it is active."""
-    rules: tuple[str, ...] = ()
-    """Rules that may close its ports."""
+    rules: str = ""
+    """What `packet_filter.RULES` printed."""
 
 
 def reach_findings(
-    answered: Collection[Way], shut: Mapping[Way, Answer], filters: Mapping[str, Filter]
+    answered: Collection[Way],
+    shut: Mapping[Way, Answer],
+    filters: Mapping[str, Filter],
+    addresses: Mapping[str, str],
 ) -> Iterator[Finding]:
     """One finding for a host of whose ports none is reached, else one for each pair of hosts.
 
-    `answered` are all ways of which something is known; `filters` are by host.
+    `answered` are all ways of which something is known; `filters` and `addresses` are by host.
     """
-    counted = Counter(way.target for way in answered)
-    by_target: dict[str, dict[str, list[Way]]] = defaultdict(lambda: defaultdict(list))
+    to, by = Counter(way.target for way in answered), Counter(way.user for way in answered)
+    closed_to, closed_by = Counter(way.target for way in shut), Counter(way.user for way in shut)
+    cut_off = {host for host, count in closed_to.items() if 1 < count == to[host]}
+    isolated = {host for host in cut_off if host in by and closed_by[host] == by[host]}
+    pairs: dict[tuple[str, str], dict[Way, Answer]] = defaultdict(dict)
     for way in sorted(shut):
-        by_target[way.target][way.user].append(way)
-    for target, by_user in by_target.items():
-        mine = [way for found in by_user.values() for way in found]
-        own = filters.get(target, Filter())
-        if 1 < len(mine) == counted[target]:
-            users = _listed([*by_user])
-            message = f"none of its ports can be reached from {users} (P44): TCP {port_list(mine)}"
-            yield _finding(message, users, {way: shut[way] for way in mine}, own)
-            continue
-        for user, found in by_user.items():
-            message = f"{user} cannot reach it on TCP {port_list(found)} (P44)"
-            yield _finding(message, user, {way: shut[way] for way in found}, own)
+        if way.target in cut_off:
+            pairs[way.target, ""][way] = shut[way]
+        elif way.user not in isolated:  # that is said with its own ports
+            pairs[way.target, way.user][way] = shut[way]
+    for (target, user), found in pairs.items():
+        users = user or _listed(list(dict.fromkeys(way.user for way in found)))
+        message = f"{user} cannot reach it on TCP {port_list(found)} (P44)"
+        if not user:
+            message = f"none of its ports can be reached from {users} (P44): TCP {port_list(found)}"
+        if target in isolated:
+            others = _listed(list(dict.fromkeys(way.target for way in sorted(shut) if way.user == target)))
+            message += f"; and it reaches none of those of {others}"
+        yield _finding(message, users, found, filters.get(target, Filter()), addresses)
 
 
-def _finding(message: str, users: str, shut: Mapping[Way, Answer], own: Filter) -> Finding:
+def _finding(
+    message: str, users: str, shut: Mapping[Way, Answer], own: Filter, addresses: Mapping[str, str]
+) -> Finding:
     """A finding on the one target of these ways."""
-    target = next(iter(shut)).target
+    target, about = next(iter(shut)).target, frozenset(way.user for way in shut)
     ports = f"open TCP {port_list(shut)} of {target} for {users}"
     evidence = [f"seen: {', '.join(dict.fromkeys(map(str, shut.values())))}"]
     if own.firewall:
         evidence.append(f"{own.firewall} is active on {target}")
-    evidence += [f"its packet filter: {rule}" for rule in own.rules]
+    sources = [addresses[user] for user in about if user in addresses]
+    rules = closing_rules(own.rules, {way.port for way in shut}, sources)
+    evidence += [f"its packet filter: {rule}" for rule in rules]
     return Finding(
         target, message,
         f"{ports} in {own.firewall}, which `kubewright preflight --fix` does" if own.firewall else
         f"{ports}, in its own packet filter (iptables -S, nft list ruleset) or in a firewall between",
         check="NodePorts" if all(way.port in NODE_PORTS for way in shut) else "PortReach",
-        evidence=tuple(evidence), fix=Fix.FIREWALL if own.firewall else None,
-        about=frozenset(way.user for way in shut), firewall=own.firewall,
+        evidence=tuple(evidence), fix=Fix.FIREWALL if own.firewall else None, about=about, firewall=own.firewall,
     )  # fmt: skip
 
 

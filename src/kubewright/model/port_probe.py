@@ -12,10 +12,12 @@ from enum import StrEnum
 
 NAME = "kubewright-prob"
 """What a listener is called among the host's processes, whose names have 15 characters."""
-LIFETIME = 60
+LIFETIME = 120
 """Seconds after which a listener ends, whatever happens."""
 PATIENCE = 4
 """Seconds that a connection is waited for: Linux asks again after 1 s and after 3 s (tcp(7), tcp_syn_retries)."""
+
+_AT_ONCE = 800
 
 # Arguments: a name of its own, seconds to live, the address, the ports. Whoever connects to its socket in the
 # abstract name space (unix(7)) is told the ports that it does not have, and why; who says `stop` there ends it. It
@@ -66,11 +68,11 @@ if ($word eq 'stop') { syswrite($control, "stop\n"); 1 while sysread($control, m
 while (my $line = <$control>) { last if $line eq "ready\n"; print $line }
 """
 
-# Argument: seconds for one connection. Standard input: an address and a port a line. Two hundred connections are
-# made at once, and closed when they are open.
+# Arguments: seconds for one connection, and how many are made at once, as far as open files allow. Standard
+# input: an address and a port a line. They are closed when they are open.
 CONNECT = r"""
 use strict; use Socket; use POSIX ();
-my ($seconds) = @ARGV;
+my ($seconds, $most) = @ARGV;
 my @ways = map { [split] } <STDIN>;
 my $ticks = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 sub now { (POSIX::times())[0] / $ticks }
@@ -78,9 +80,9 @@ sub say_of { my ($way, $error) = @_; local $! = $error; printf "%s %s %s\n", @$w
   $error == 0 ? 'open' : $error == POSIX::ECONNREFUSED() ? 'refused' : $error < 0 ? 'silent' : "failed $!" }
 my %open;
 while (@ways || %open) {
-  while (@ways && keys %open < 200) {
+  while (@ways && keys %open < $most) {
+    socket(my $socket, AF_INET, SOCK_STREAM, 0) or %open ? last : die "socket: $!\n";
     my $way = shift @ways;
-    socket(my $socket, AF_INET, SOCK_STREAM, 0) or die "socket: $!\n";
     fcntl($socket, POSIX::F_SETFL(), POSIX::O_NONBLOCK()) or die "fcntl: $!\n";
     if (connect($socket, sockaddr_in($way->[1], inet_aton($way->[0])))) { say_of($way, 0) }
     elsif ($! == POSIX::EINPROGRESS()) { $open{fileno $socket} = [$socket, $way, now() + $seconds] }
@@ -143,7 +145,7 @@ def control_command(name: str, word: str, seconds: int = 10) -> list[str]:
 
 def connect_command() -> list[str]:
     """Connections to what `connect_input` has."""
-    return ["env", "LC_ALL=C", "perl", "-e", CONNECT, str(PATIENCE)]
+    return ["env", "LC_ALL=C", "perl", "-e", CONNECT, str(PATIENCE), str(_AT_ONCE)]
 
 
 def connect_input(targets: Iterable[tuple[str, int]]) -> bytes:
@@ -169,4 +171,4 @@ def parse_answers(text: str) -> Mapping[tuple[str, int], Answer]:
 
 def seconds_for(targets: Sequence[object]) -> float:
     """How long a run of so many connections may take, all of them silent, and its host slow."""
-    return 20.0 + PATIENCE * 2 * (1 + len(targets) // 200)
+    return 20.0 + PATIENCE * 2 * (1 + len(targets) // _AT_ONCE)

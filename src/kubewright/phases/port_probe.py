@@ -60,9 +60,12 @@ class Listener:
             await asyncio.gather(ready, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End the program, and wait until it has ended."""
+        """End the program, and wait until it has ended. One that has ended before has no `ports` any more: that
+        somebody was refused there tells nothing."""
         if self._running is None:
             return
+        if self._running.done():  # nobody knows since when
+            self.ports = frozenset()
         try:
             if not self._running.done() and not self.trouble:
                 await self._host.run(control_command(self._name, "stop"), check=False, timeout=15)

@@ -23,7 +23,7 @@ from kubewright.model.fleet_checks import (
 from kubewright.model.fleet_look import BRIDGE, FLEET_LOOK, FleetLook, modules_argument, parse_fleet_look
 from kubewright.model.fleet_ports import NODE_PORTS, Filter, Way, closed, reach_findings, ways
 from kubewright.model.node_look import NodeLook
-from kubewright.model.packet_filter import RULES, closing_rules
+from kubewright.model.packet_filter import RULES
 from kubewright.model.port_probe import Answer, without_ours
 from kubewright.model.preflight import Belonging, Finding
 from kubewright.model.versions import facts_for
@@ -163,33 +163,30 @@ async def _probe(wanted: Sequence[Way], nodes: Sequence[Node], seen: Mapping[str
         if (answer := found.get(way.user, {}).get((there[way.target].ip, way.port))) is not None
     }
     shut = closed(tried, answers, {name: one.ports for name, one in heard.items()})
-    rules = await _rules(shut, there)
-    filters = {name: Filter(seen[name].more.firewall, tuple(found)) for name, found in rules.items()}
+    rules = await _rules({way.target: there[way.target] for way in shut})
+    filters = {name: Filter(seen[name].more.firewall, found) for name, found in rules.items()}
     return [
         *_unheard(heard),
-        *reach_findings(answers, shut, filters),
+        *reach_findings(answers, shut, filters, {name: node.ip for name, node in there.items()}),
         *_silent_users(users, found),
     ]
 
 
-async def _rules(shut: Collection[Way], there: Mapping[str, Node]) -> dict[str, list[str]]:
-    """The rules of hosts' own packet filters that may close these ways, by host. They are only asked for where
-    something is closed: to list rules may load modules of the kernel."""
+async def _rules(targets: Mapping[str, Node]) -> dict[str, str]:
+    """The rules of hosts' own packet filters. They are only asked for where something is closed: to list rules may
+    load modules of the kernel."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(target: str) -> list[str]:
-        ports = {way.port for way in shut if way.target == target}
-        sources = {there[way.user].ip for way in shut if way.target == target}
+    async def ask(host: Host) -> str:
         async with turns:
             try:
-                told = await there[target].host.shell(RULES, check=False)
+                return (await host.shell(RULES, check=False)).text
             except KubewrightError:
-                return []
-        return closing_rules(told.text, ports, sources)
+                return ""
 
     async with asyncio.TaskGroup() as group:
-        tasks = {target: group.create_task(ask(target)) for target in {way.target for way in shut}}
-    return {target: task.result() for target, task in tasks.items()}
+        tasks = {name: group.create_task(ask(node.host)) for name, node in targets.items()}
+    return {name: task.result() for name, task in tasks.items()}
 
 
 def _tells(way: Way, target: _Seen) -> bool:

@@ -21,6 +21,7 @@ from kubewright.model.fleet_ports import (
 from kubewright.model.port_probe import Answer, Reach, parse_answers, parse_report
 from kubewright.model.preflight import Fix
 
+ADDRESSES = {"w1": "192.0.2.7"}
 SILENT, REFUSED, OPEN = Answer(Reach.SILENT), Answer(Reach.REFUSED), Answer(Reach.OPEN)
 
 
@@ -111,7 +112,7 @@ def test_a_refusal_tells_something_only_where_we_have_listened() -> None:
 
 
 def told(shut: dict[Way, Answer], *fine: Way, filters: dict[str, Filter] | None = None) -> list[Any]:
-    return list(reach_findings([*shut, *fine], shut, filters or {}))
+    return list(reach_findings([*shut, *fine], shut, filters or {}, ADDRESSES))
 
 
 def test_a_pair_of_hosts_is_one_finding_with_both_and_the_direction() -> None:
@@ -140,6 +141,16 @@ def test_a_host_none_of_whose_ports_is_reached_is_one_finding() -> None:
     assert found.about == {"cp1", "cp2", "cp3"}
 
 
+def test_a_host_that_is_cut_off_both_ways_is_one_finding() -> None:
+    into = {Way("cp1", "w1", port): SILENT for port in (10250, 30000)}
+    out = {Way("w1", target, 6443): SILENT for target in ("cp1", "cp2")}
+    (found,) = told(into | out, Way("w2", "cp1", 6443), Way("w2", "cp2", 6443))
+    assert found.host == "w1"
+    assert found.message.endswith("TCP 10250, 30000; and it reaches none of those of cp1, cp2")
+    some = told(into | out, Way("w2", "cp1", 6443), Way("w1", "cp3", 6443), Way("w2", "cp2", 6443))
+    assert sorted(one.host for one in some) == ["cp1", "cp2", "w1"]
+
+
 def test_of_very_many_hosts_the_first_are_named() -> None:
     shut = {Way(f"w{number:03}", "cp1", 6443): SILENT for number in range(997)}
     (found,) = told(shut)
@@ -156,10 +167,14 @@ def test_node_ports_alone_have_a_name_of_their_own() -> None:
 
 def test_a_firewall_that_is_known_can_be_opened() -> None:
     shut = {Way("w1", "cp1", 6443): REFUSED}
-    (found,) = told(shut, Way("w2", "cp1", 6443), filters={"cp1": Filter("ufw", ("-A INPUT -j DROP",))})
+    (found,) = told(
+        shut,
+        Way("w2", "cp1", 6443),
+        filters={"cp1": Filter("ufw", "-A INPUT -s 192.0.2.9 -j DROP\n-A INPUT -s 192.0.2.7 -j DROP\n")},
+    )
     assert found.fix is Fix.FIREWALL
     assert found.firewall == "ufw"
-    assert found.evidence[1:] == ("ufw is active on cp1", "its packet filter: -A INPUT -j DROP")
+    assert found.evidence[1:] == ("ufw is active on cp1", "its packet filter: -A INPUT -s 192.0.2.7 -j DROP")
 
 
 def test_a_firewall_is_opened_to_the_clusters_hosts_for_what_they_need() -> None:

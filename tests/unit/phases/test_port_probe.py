@@ -117,6 +117,29 @@ async def test_a_listener_ends_when_nobody_reads_it_any_more(ports: list[int]) -
         assert await process.wait() != 0
 
 
+async def test_a_listener_that_has_ended_by_itself_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch, ports: list[int]
+) -> None:
+    monkeypatch.setattr("kubewright.model.port_probe.LIFETIME", 1)
+    async with listening({"t": (LocalHost("t"), HERE, ports[:1])}) as listeners:
+        listener = listeners["t"]
+        assert listener.ports == {ports[0]}
+        assert listener._running is not None
+        await listener._running
+    assert listener.ports == frozenset()
+
+
+async def test_fewer_open_files_than_connections(tmp_path: Path, ports: list[int]) -> None:
+    class Poor(LocalHost):
+        async def _exec(self, argv: Any, stdin: Any, output: Any) -> int:
+            return await super()._exec(["sh", "-c", 'ulimit -n 24; exec "$@"', "sh", *argv], stdin, output)
+
+    ways = [(f"127.0.3.{low}", ports[0]) for low in range(1, 101)]
+    async with listening({"t": (LocalHost("t"), "0.0.0.0", ports[:1])}):
+        answers = await connect({"u": (Poor("u"), ways)})
+    assert [str(answer) for answer in answers["u"].values()] == ["open"] * 100
+
+
 async def test_a_run_that_is_cancelled_leaves_no_listener(ports: list[int]) -> None:
     started = asyncio.Event()
 
