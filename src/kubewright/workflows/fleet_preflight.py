@@ -72,7 +72,8 @@ async def preflight_fleet(
     report = FleetReport(spec.name, chosen)
     async with events.workflow("preflight", f"check the hosts of cluster {spec.name}") as activity:
         async with _opened(spec, events, hosts, ignored, report) as nodes:
-            work = _fixes(spec, nodes, report.findings) if fix else {}
+            mine = [one for one in report.findings if fix and one.host in chosen]
+            work = _fixes(spec, nodes, mine)
             if dry:
                 for phases in work.values():
                     for phase in phases:

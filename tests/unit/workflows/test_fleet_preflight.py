@@ -101,6 +101,9 @@ async def test_a_firewall_is_opened_for_the_hosts_that_need_it(
     report = await preflight_fleet(world.spec, Events(), fix=True, dry=True)
     assert asked == [("cp1", "ufw", {"w2": ("6443", "30000-32767"), "w3": ("6443", "30000-32767")})]
     assert len(report.changes) == 2
+    other = await preflight_fleet(world.spec, Events(), hosts=["w2"], fix=True, dry=True)
+    assert [one.host for one in other.errors] == ["cp1"]
+    assert other.changes == [], "a host that was not named is not changed"
 
 
 async def test_with_a_host_named_only_what_concerns_it_is_told(world: Fleet) -> None:
