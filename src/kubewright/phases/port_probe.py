@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
-from kubewright.errors import KubewrightError
+from kubewright.errors import KubewrightError, WaitTimeoutError
 from kubewright.hosts import Host
 from kubewright.model.port_probe import (
     LIFETIME,
@@ -58,6 +58,9 @@ class Listener:
         finally:
             ready.cancel()
             await asyncio.gather(ready, return_exceptions=True)
+            if self.trouble:  # whoever else needs a session of this host must not wait for it
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
 
     async def stop(self) -> None:
         """End the program, and wait until it has ended. One that has ended before has no `ports` any more: that
@@ -85,7 +88,9 @@ class Listener:
 
     async def _ready(self) -> str:
         try:
-            done = await self._host.run(control_command(self._name, "ready"), check=False, timeout=15)
+            done = await self._host.run(control_command(self._name, "ready"), check=False, timeout=12)
+        except WaitTimeoutError:
+            return "a second session did not answer in time: does sshd's MaxSessions allow it?"
         except KubewrightError as error:
             return error.message
         if not done.ok:
