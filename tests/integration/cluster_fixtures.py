@@ -34,13 +34,13 @@ OURS = tuple(
     f"{_PREFIX}-{name}"
     for name in (
         "cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset", "faults", "ha",
-        "endpoint", "etcd", "status", "three", "grown", "adopted", "converted", "own", "moved",
+        "endpoint", "etcd", "status", "three", "grown", "adopted", "converted", "own", "moved", "fit",
     )
 )  # fmt: skip
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 (
     CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET, FAULTS, HA, ENDPOINT, ETCD, STATUS,
-    THREE, GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED,
+    THREE, GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED, FIT,
 ) = OURS  # fmt: skip
 
 ON_MACHINES = [

@@ -98,6 +98,7 @@ cli = Root(
         "lab": ("kubewright.cli.lab:lab", "Make and remove clusters of machines on this computer."),
         "node": ("kubewright.cli.node_group:node", "Drain a cluster's nodes, and take them out of it."),
         "plan": ("kubewright.cli.cluster:plan", "Say what apply would change on which host."),
+        "preflight": ("kubewright.cli.preflight:preflight", "Check the hosts of a cluster.yaml, and mend them."),
         "reset": ("kubewright.cli.reset:reset", "Take a host out of its cluster: undo what init or join did."),
         "status": ("kubewright.cli.status:status", "Show a cluster's nodes and the health of its parts."),
         "token": ("kubewright.cli.token:token", "Manage the tokens by which nodes join a cluster."),

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kubewright.cli.common import run
+from kubewright.cli.node import ListOption
 from kubewright.cli.output import output_option, print_document
 
 FILE = click.option(
@@ -28,6 +29,12 @@ _CONTENT = click.option(
 )  # fmt: skip
 
 
+IGNORE = click.option(
+    "--ignore-preflight-errors", "ignore", cls=ListOption, metavar="CHECKS",
+    help="Checks whose errors are warnings, separated by commas: Swap,PortReach; 'all' for all that have a name.",
+)  # fmt: skip
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -40,9 +47,16 @@ Examples:
 @_CONTENT
 @KUBECONFIG
 @MERGE
+@IGNORE
 @output_option("text", "json")
 def apply(
-    file: Path, dry_run: bool, content: bool, kubeconfig: Path | None, merge: bool, output: str
+    file: Path,
+    dry_run: bool,
+    content: bool,
+    kubeconfig: Path | None,
+    merge: bool,
+    ignore: tuple[str, ...],
+    output: str,
 ) -> None:
     """Make the hosts of a cluster.yaml a cluster, or mend it.
 
@@ -52,14 +66,18 @@ def apply(
     if content and not dry_run:
         raise click.UsageError("--content is for --dry-run")
     if dry_run:
-        _plan(file, content, output)
+        _plan(file, content, ignore, output)
         return
     from kubewright.model.config.load import load_cluster
+    from kubewright.model.node_preflight import ignored_checks
     from kubewright.workflows.apply import apply as workflow
 
     spec = load_cluster(file)
+    ignored = ignored_checks(ignore)
     outcome = run(
-        lambda events: workflow(spec, events, kubeconfig_out=kubeconfig, merge_kubeconfig=merge),
+        lambda events: workflow(
+            spec, events, kubeconfig_out=kubeconfig, merge_kubeconfig=merge, ignored=ignored
+        ),
         output=output,
     )
     if output == "text":
@@ -76,21 +94,24 @@ Examples:
 )
 @FILE
 @_CONTENT
+@IGNORE
 @output_option("text", "json", "yaml")
-def plan(file: Path, content: bool, output: str) -> None:
+def plan(file: Path, content: bool, ignore: tuple[str, ...], output: str) -> None:
     """Say what apply would change on which host; nothing is changed.
 
     The exit code is 0 whether or not there is something to change; `-o json` tells the two apart.
     """
-    _plan(file, content, output)
+    _plan(file, content, ignore, output)
 
 
-def _plan(file: Path, content: bool, output: str) -> None:
+def _plan(file: Path, content: bool, ignore: tuple[str, ...], output: str) -> None:
     from kubewright.model.config.load import load_cluster
+    from kubewright.model.node_preflight import ignored_checks
     from kubewright.workflows.apply import plan as workflow
 
     spec = load_cluster(file)
-    outcome = run(lambda events: workflow(spec, events), output=output, stream=False)
+    ignored = ignored_checks(ignore)
+    outcome = run(lambda events: workflow(spec, events, ignored=ignored), output=output, stream=False)
     if output != "text":
         print_document(
             {"cluster": spec.name, "changes": [change.as_dict() for change in outcome.changes]}, output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 MODULES_PATH = "/etc/modules-load.d/kubernetes.conf"
@@ -19,9 +20,9 @@ SYSCTLS = MappingProxyType(
 )
 
 
-def modules_file() -> bytes:
-    """The modules to load when the host starts (modules-load.d(5))."""
-    return "".join(f"{name}\n" for name in KERNEL_MODULES).encode()
+def modules_file(more: Sequence[str] = ()) -> bytes:
+    """The modules to load when the host starts (modules-load.d(5)), with those that the cluster wants besides."""
+    return "".join(f"{name}\n" for name in (*KERNEL_MODULES, *more)).encode()
 
 
 def sysctl_file() -> bytes:

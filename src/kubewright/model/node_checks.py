@@ -166,12 +166,13 @@ def _machine(checks: NodeChecks, host: HostFacts, look: NodeLook) -> Iterator[Ch
                 f"FileExisting-{program}", f"{program} is not in PATH",
                 f"apt-get install {_PACKAGES[program]}, or what your system calls it", error=program in needed,
             )  # fmt: skip
-    yield from _hostname(checks, look)
+    yield from name_findings(checks.node_name, look)
     yield from _kubelet(checks, look)
 
 
-def _hostname(checks: NodeChecks, look: NodeLook) -> Iterator[CheckFinding]:
-    name, found = checks.node_name, look.name_addresses
+def name_findings(name: str, look: NodeLook) -> Iterator[CheckFinding]:
+    """Hostname: whether the node's name leads to the host, as seen there (P14)."""
+    found = look.name_addresses
     mend = f"put {name} and the node's address into DNS or /etc/hosts"
     if not found:
         yield CheckFinding(

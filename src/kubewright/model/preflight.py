@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from kubewright.errors import ExitCode, HostError
@@ -27,36 +28,88 @@ _FREE = {
 }
 
 
+class Fix(StrEnum):
+    """What `kubewright preflight --fix` can do on a host."""
+
+    SWAP = "swap"
+    KERNEL = "kernel"
+    SELINUX = "selinux"
+    FIREWALL = "firewall"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason to refuse, with the mend."""
+    """One reason to refuse, or to warn, with the mend."""
 
     host: str
     message: str
     hint: str
     exit_code: ExitCode = ExitCode.HOST_NOT_FIT
+    check: str = ""
+    """The name that `--ignore-preflight-errors` takes, kubeadm's where it has one; empty where nobody can know
+    better."""
+    error: bool = True
+    evidence: tuple[str, ...] = ()
+    fix: Fix | None = None
+    about: frozenset[str] = frozenset()
+    """Other hosts that it concerns, of a finding between hosts."""
+    firewall: str = ""
+    """Of `Fix.FIREWALL`: `ufw` or `firewalld`."""
 
     def __str__(self) -> str:
         return f"{self.host}: {self.message}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as `preflight -o json` prints it."""
+        row: dict[str, Any] = {"host": self.host, "severity": "error" if self.error else "warning"}
+        row |= {"check": self.check} if self.check else {}
+        row |= {"message": self.message, "hint": self.hint}
+        row |= {"evidence": list(self.evidence)} if self.evidence else {}
+        row |= {"otherHosts": sorted(self.about)} if self.about else {}
+        return row | {"fixable": self.fix is not None}
 
-def refuse(findings: Sequence[Finding]) -> None:
-    """Raise one `HostError` that lists all findings; nothing where there are none."""
-    if not findings:
+
+def refuse(findings: Sequence[Finding], *, ignorable: bool = False) -> None:
+    """Raise one `HostError` that lists all findings that are errors; nothing where there are none.
+
+    With `ignorable` it says how to ignore those that can be.
+    """
+    errors = [one for one in findings if one.error]
+    if not errors:
         return
-    first, *others = findings
+    first, *others = errors
+    evidence = [*first.evidence]
+    for other in others:
+        evidence += [f"also {other} ({other.hint})", *(f"  {line}" for line in other.evidence)]
+    names = dict.fromkeys(one.check for one in errors if one.check)
+    if names and ignorable:
+        evidence.append(f"where you know better: --ignore-preflight-errors={','.join(names)}")
     raise HostError(
-        str(first), host=first.host, hint=first.hint, exit_code=first.exit_code,
-        evidence=[f"also {other} ({other.hint})" for other in others],
-    )  # fmt: skip
+        str(first), host=first.host, hint=first.hint, exit_code=first.exit_code, evidence=evidence
+    )
+
+
+def without_ignored(findings: Sequence[Finding], ignored: Collection[str]) -> list[Finding]:
+    """The findings, with errors of ignored checks made warnings. `ignored` is `ignored_checks(...)`."""
+    return [
+        replace(one, error=False) if one.check and ("all" in ignored or one.check.lower() in ignored) else one
+        for one in findings
+    ]
 
 
 def check_host(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Finding]:
     """What is wrong with one host."""
     findings: list[Finding] = []
 
-    def finding(message: str, hint: str, exit_code: ExitCode = ExitCode.HOST_NOT_FIT) -> None:
-        findings.append(Finding(host.name, message, hint, exit_code))
+    def finding(
+        message: str,
+        hint: str,
+        exit_code: ExitCode = ExitCode.HOST_NOT_FIT,
+        *,
+        check: str = "",
+        fix: Fix | None = None,
+    ) -> None:
+        findings.append(Finding(host.name, message, hint, exit_code, check, fix=fix))
 
     supported = ", ".join(f"{name} {major}.{minor:02}" for name, (major, minor) in SUPPORTED_OS.items())
     oldest = SUPPORTED_OS.get(facts.os_id)
@@ -73,13 +126,17 @@ def check_host(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[Find
     if host.is_node and facts.swap and spec.kubelet_configuration.get("failSwapOn", True):
         finding(
             f"swap is on ({facts.swap >> 20} MiB) and the kubelet would stop (P16)",
-            "swapoff -a, and take swap out of /etc/fstab",
+            "swapoff -a, and take swap out of /etc/fstab", check="Swap", fix=Fix.SWAP,
         )  # fmt: skip
     role = next(role for role in _FREE if role in host.roles)
     if role is Role.CONTROL_PLANE and facts.cpus < 2:
-        finding(f"has {facts.cpus} CPU; a control plane needs 2 (P45)", "give it another")
+        finding(f"has {facts.cpus} CPU; a control plane needs 2 (P45)", "give it another", check="NumCPU")
     if role is Role.CONTROL_PLANE and facts.memory < 1700 << 20:
-        finding(f"has {facts.memory >> 20} MiB of memory; a control plane needs 1700 (P45)", "give it more")
+        finding(
+            f"has {facts.memory >> 20} MiB of memory; a control plane needs 1700 (P45)",
+            "give it more",
+            check="Mem",
+        )
     for path, need in _FREE[role].items():
         free = facts.filesystems.get(path)
         if free is not None and free < need:
@@ -138,10 +195,13 @@ def foreign_routes(spec: ClusterSpec, host: HostSpec, facts: HostFacts) -> list[
                 findings.append(
                     Finding(
                         host.name, f"it has a route to {route}, which overlaps {title} {subnet} (P32)",
-                        f"choose another {title}", ExitCode.CONFIG_OVERLAPPING_SUBNETS,
+                        f"choose another {title}", ExitCode.CONFIG_OVERLAPPING_SUBNETS, "Subnets",
                     )
                 )  # fmt: skip
     return findings
+
+
+_UNIQUE = {"machine-id": "UniqueMachineID", "product_uuid": "UniqueProductUUID", "MAC address": "UniqueMAC"}
 
 
 def check_fleet(facts: Mapping[str, HostFacts]) -> list[Finding]:
@@ -160,7 +220,7 @@ def check_fleet(facts: Mapping[str, HostFacts]) -> list[Finding]:
                     Finding(
                         name, f"has the same {title} as {other} (P43): {value}",
                         "is it one host under two names, or a clone? a clone needs an identity of its own",
-                        ExitCode.CONFIG_DUPLICATE_HOST,
+                        ExitCode.CONFIG_DUPLICATE_HOST, _UNIQUE[title],
                     )
                 )  # fmt: skip
     return findings

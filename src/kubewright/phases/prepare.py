@@ -100,9 +100,11 @@ class Kernel(Phase):
     name: ClassVar[str] = "kernel"
     title: ClassVar[str] = "set kernel modules and sysctls"
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, modules: Sequence[str] = ()) -> None:
+        """`modules` are those that the cluster needs besides: IPVS' (P17), which nobody else loads."""
         self._node = node
         self.host_name = node.name
+        self._modules = modules
         self._files: list[FileWrite] = []
 
     async def look(self) -> list[Change]:
@@ -111,7 +113,7 @@ class Kernel(Phase):
         self._files = await differing(
             host,
             [
-                FileWrite(hostfiles.MODULES_PATH, hostfiles.modules_file()),
+                FileWrite(hostfiles.MODULES_PATH, hostfiles.modules_file(self._modules)),
                 FileWrite(hostfiles.SYSCTL_PATH, hostfiles.sysctl_file()),
             ],
         )
@@ -127,7 +129,18 @@ class Kernel(Phase):
             for key, value in values.items()
             if live.get(key) != value
         ]
-        return changes
+        return changes + await self._not_loaded()
+
+    async def _not_loaded(self) -> list[Change]:
+        """Which of the cluster's own modules are files that nobody has loaded."""
+        if not self._modules:
+            return []
+        script = (
+            'for module; do [ -d "/sys/module/$module" ] || '
+            'case $(modinfo -F filename "$module" 2>/dev/null) in /*) echo "$module" ;; esac; done'
+        )
+        found = (await self._node.host.shell(script, *self._modules)).text.split()
+        return [Change(Action.RUN, f"modprobe {module}", self.host_name) for module in found]
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """Write the files, load the modules, set the values."""
@@ -136,6 +149,8 @@ class Kernel(Phase):
         # A module that is built into the kernel cannot be loaded and need not be: the sysctls tell.
         script = 'for module in $1; do modprobe "$module" 2>/dev/null || true; done; shift; sysctl -q -w "$@"'
         pairs = [f"{key}={value}" for key, value in hostfiles.SYSCTLS.items()]
+        if own := [one.target.removeprefix("modprobe ") for one in changes if one.action is Action.RUN]:
+            await host.run(["modprobe", "-a", *own])
         result = await host.shell(script, " ".join(hostfiles.KERNEL_MODULES), *pairs, check=False)
         if not result.ok:
             raise HostError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from kubewright.components.open import open_source
@@ -20,6 +21,7 @@ from kubewright.workflows.apply_strays import clear_the_way
 from kubewright.workflows.apply_worker import worker
 from kubewright.workflows.desired import Desired
 from kubewright.workflows.fleet import on_all, open_fleet, raise_all
+from kubewright.workflows.inspect_fleet import inspect_fleet
 from kubewright.workflows.lost_balancers import keep_lost
 
 __all__ = ["Outcome", "apply", "plan"]
@@ -32,17 +34,18 @@ async def apply(
     kubeconfig_out: Path | None = None,
     merge_kubeconfig: bool = True,
     is_gone: Callable[[str], bool] = lambda _: False,
+    ignored: Collection[str] = (),
 ) -> Outcome:
     """Make the cluster what `spec` says; a second run finds nothing to do.
 
     Nodes of which `is_gone` is true, by their names, are taken out of the cluster. Hosts of a cluster that cannot
-    be reached are left out, and raised when all the others are done.
+    be reached are left out, and raised when all the others are done. `ignored` is `ignored_checks(...)`.
 
     The administrator's kubeconfig is written to `kubeconfig_out`, 0600, and merged as its own context into the
     user's where `merge_kubeconfig` says so. Raises `KubewrightError`, or a group of them, one a failed host.
     """
     async with events.workflow("apply", f"apply cluster {spec.name}") as activity:
-        outcome = await _apply(spec, events, kubeconfig_out, merge_kubeconfig, is_gone, dry=False)
+        outcome = await _apply(spec, events, kubeconfig_out, merge_kubeconfig, is_gone, ignored, dry=False)
         activity.summary(
             f"cluster {spec.name}: {len(outcome.changes)} changes" if outcome.changes else
             f"cluster {spec.name}: nothing to do"
@@ -50,10 +53,10 @@ async def apply(
         return outcome
 
 
-async def plan(spec: ClusterSpec, events: Events) -> Outcome:
+async def plan(spec: ClusterSpec, events: Events, *, ignored: Collection[str] = ()) -> Outcome:
     """What `apply` would change on which host, found without changing anything."""
     async with events.workflow("plan", f"plan cluster {spec.name}"):
-        return await _apply(spec, events, None, False, lambda _: False, dry=True)
+        return await _apply(spec, events, None, False, lambda _: False, ignored, dry=True)
 
 
 async def _apply(
@@ -62,6 +65,7 @@ async def _apply(
     out: Path | None,
     merge: bool,
     is_gone: Callable[[str], bool],
+    ignored: Collection[str],
     *,
     dry: bool,
 ) -> Outcome:
@@ -69,7 +73,9 @@ async def _apply(
     want = await Desired.of(spec, source)
     said = want.cluster.control_plane_endpoint
     lost: dict[str, HostError] = {}
-    async with open_fleet(spec, f"https://{said}" if said else None, events, lost=lost) as hosts:
+    url = f"https://{said}" if said else None
+    inspect = partial(inspect_fleet, spec)
+    async with open_fleet(spec, url, events, lost=lost, inspect=inspect, ignored=ignored) as hosts:
         spec, want = await keep_lost(spec, want, hosts)
         run = ApplyRun(spec, events, source, want, hosts, dry=dry)
         await _stages(run, out, merge, is_gone)

@@ -18,6 +18,7 @@ from kubewright.errors import ApiError, WaitTimeoutError
 from kubewright.events import Events
 from kubewright.hosts import FileWrite
 from kubewright.model.config.cluster import ClusterSpec
+from kubewright.model.fleet_checks import wanted_modules
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.loadbalancer import Backend
 from kubewright.model.node_origin import HOST_ANNOTATION, Origin
@@ -164,7 +165,7 @@ class ApplyRun:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(runtime())
-            group.create_task(self.do(Kernel(node)))
+            group.create_task(self.do(Kernel(node, [*wanted_modules(self.spec)])))
             programs = group.create_task(
                 self.do(Programs(node, self._artifacts.of(self.want.programs(node))))
             )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from kubewright.clients.kube import KubeClient
@@ -48,6 +49,7 @@ from kubewright.workflows.convert_run import ConversionRun, Report
 from kubewright.workflows.desired import Desired
 from kubewright.workflows.endpoint import Endpoint
 from kubewright.workflows.fleet import open_fleet
+from kubewright.workflows.inspect_fleet import LENIENT, inspect_fleet
 
 _SERVED = 90.0
 """Seconds in which an API server shows its new certificate: those of 1.20 look at its file once a minute."""
@@ -77,7 +79,10 @@ async def convert(
     async with events.workflow("convert", f"convert cluster {spec.name}") as activity:
         want = await Desired.of(spec, open_source(spec.source))
         lost: dict[str, HostError] = {}
-        async with open_fleet(spec, None, events, lost=lost, moves=True) as nodes:
+        inspect = partial(inspect_fleet, spec)
+        async with open_fleet(
+            spec, None, events, lost=lost, moves=True, inspect=inspect, ignored=LENIENT
+        ) as nodes:
             record = await conversion_record.read(nodes)
             if record is not None and not dry:
                 await wake(nodes, record, events)
@@ -103,8 +108,9 @@ async def convert(
                         await converting.until_moved()
                     async with converting.run.stage("control-planes", "the rest, by `apply`") as stage:
                         report.outcome = await apply(
-                            spec, events, kubeconfig_out=kubeconfig_out, merge_kubeconfig=merge_kubeconfig
-                        )
+                            spec, events, kubeconfig_out=kubeconfig_out, merge_kubeconfig=merge_kubeconfig,
+                            ignored=LENIENT,
+                        )  # fmt: skip
                         stage.changes += report.outcome.changes
                     if due:
                         await converting.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -25,6 +25,10 @@ _KUBECONFIGS = tuple(
     for name in ("admin", "kubelet", "bootstrap-kubelet", "controller-manager", "scheduler")
 )
 _MANIFESTS = tuple(f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
+
+
+Inspect = Callable[[list[Node], Mapping[str, preflight.Belonging]], Awaitable[list[preflight.Finding]]]
+"""What else is looked at on the hosts, and what it found."""
 
 
 class AbandonedError(Exception):
@@ -75,6 +79,9 @@ async def open_fleet(
     *,
     lost: dict[str, HostError] | None = None,
     moves: bool = False,
+    inspect: Inspect | None = None,
+    ignored: Collection[str] = (),
+    told: list[preflight.Finding] | None = None,
 ) -> AsyncIterator[list[Node]]:
     """Connect to all hosts, look at them, and refuse those that are unfit, all findings at once.
 
@@ -82,6 +89,9 @@ async def open_fleet(
     With `lost`, hosts that cannot be reached are put there, by name, and left out, if one of the control planes
     has a cluster; a cluster that is not there yet is begun with all of its hosts. Where the API `moves` to another
     address, hosts may still name the one before. Nothing is changed on any host.
+
+    What `inspect` finds is told with the rest; warnings are, too, and errors of checks that are `ignored`
+    (`ignored_checks(...)`). With `told`, all findings are put there instead, and nothing is refused or warned of.
     """
     async with AsyncExitStack() as stack:
         hosts: dict[str, Host] = {}
@@ -98,10 +108,17 @@ async def open_fleet(
         async def look(name: str, host: Host) -> None:
             try:
                 await look_at(name, host)
-            except HostError as error:
-                if lost is None or error.exit_code is not ExitCode.HOST_UNREACHABLE:
+            except KubewrightError as error:
+                if told is not None:
+                    told.append(preflight.Finding(name, error.message, error.hint, error.exit_code))
+                elif (
+                    lost is not None
+                    and isinstance(error, HostError)
+                    and error.exit_code is ExitCode.HOST_UNREACHABLE
+                ):
+                    lost[name] = error
+                else:
                     raise
-                lost[name] = error
 
         async def look_at(name: str, host: Host) -> None:
             async with events.phase("connect", "connect and look", host=name) as activity:
@@ -126,11 +143,11 @@ async def open_fleet(
             for item in spec.hosts
             if item.name in facts
         ]
-        async with events.phase("preflight", "check that the hosts are fit"):
-            first = next(node for node in nodes if node.is_control_plane)
+        async with events.phase("preflight", "check that the hosts are fit") as activity:
+            first = next((node.ip for node in nodes if node.is_control_plane), spec.control_planes[0].address)
             said = {item.name: item.node_ip or item.address for item in spec.hosts}
             address = endpoint_address(spec, said | {node.name: node.ip for node in nodes})
-            url = endpoint or (f"https://{address}" if address else f"https://{first.ip}:6443")
+            url = endpoint or (f"https://{address}" if address else f"https://{first}:6443")
             known = [(node.spec, belonging[node.name]) for node in nodes]
             if endpoint is None and any(host.name not in facts for host in endpoint_hosts(spec)[:1]):
                 # The file may have that host's address for SSH alone. A control plane's own is no such endpoint.
@@ -140,12 +157,23 @@ async def open_fleet(
                 found for node in nodes for found in preflight.check_host(spec, node.spec, node.facts)
             ]
             findings += preflight.check_fleet({node.name: node.facts for node in nodes})
-            findings += preflight.check_belonging(spec, url, known, moves=moves)
+            if any(node.is_control_plane for node in nodes):  # without any, nobody knows whose the others are
+                findings += preflight.check_belonging(spec, url, known, moves=moves)
             for node in nodes:
                 # Once a host is a node, the routes into the pod subnet are the cluster's own.
                 if node.spec.is_node and not belonging[node.name].kubeconfigs:
                     findings += preflight.foreign_routes(spec, node.spec, node.facts)
-            preflight.refuse(findings)
+            if inspect is not None and nodes:
+                activity.progress("look at new hosts, and try their ports from each other")
+                findings += await inspect(nodes, belonging)
+            findings = preflight.without_ignored(findings, ignored)
+            if told is not None:
+                told += findings
+            else:
+                for one in findings:
+                    if not one.error:
+                        events.warn(f"{one} ({one.hint})", host=one.host)
+                preflight.refuse(findings, ignorable=inspect is not None and not moves)
         yield nodes
 
 
