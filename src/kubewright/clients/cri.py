@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ PULL_ATTEMPTS = 5
 _APIS = ("runtime.v1", "runtime.v1alpha2")
 _READY_SANDBOX = 0
 _RUNNING_CONTAINER = 1
+_ENDED_CONTAINER = 2
 
 
 class CriError(HostError):
@@ -99,6 +101,17 @@ class RuntimeContainer:
     attempt: int
     running: bool
     image: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEnd:
+    """How a container has ended."""
+
+    exit_code: int
+    reason: str
+    """One word: `Error`, `Completed`, `OOMKilled`, `StartError`…"""
+    message: str
+    at: datetime | None
 
 
 def socket_path(socket: str) -> str:
@@ -218,6 +231,20 @@ class CriClient:
             )
             for item in answer.containers
         ]  # fmt: skip
+
+    async def container_end(self, identity: str) -> ContainerEnd | None:
+        """How a container has ended; None for one that runs, has never run, or is gone by now."""
+        try:
+            answer = await self._ask("RuntimeService", "ContainerStatus", {"container_id": identity})
+        except CriError as error:
+            if error.code in (Status.NOT_FOUND.name, Status.UNKNOWN.name):
+                return None
+            raise
+        status = answer.status
+        if status.state != _ENDED_CONTAINER:
+            return None
+        at = datetime.fromtimestamp(status.finished_at / 1e9, UTC) if status.finished_at > 0 else None
+        return ContainerEnd(status.exit_code, status.reason, status.message, at)
 
     async def remove_sandbox(self, identity: str) -> None:
         """Stop a Pod's containers, take it off the pod network, and remove it. One that is gone is no error."""

@@ -1,0 +1,70 @@
+"""What several diagnoses ask about static Pods and their containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+
+from kubewright.model.doctor.facts import Container, DoctorFacts, NodeFacts
+from kubewright.model.objects import read_mapping
+from kubewright.model.reset import container_flags
+from kubewright.model.status import CONTROL_PLANE_PARTS
+
+STARTED = timedelta(minutes=2)
+"""A kubelet that has run for as long has started what it is to start."""
+RECENT = timedelta(minutes=10)
+OFTEN = 3
+"""A container that has ended as often within `RECENT`, and with an error, does not come to rest."""
+_BAD = re.compile(
+    r"\b(panic|fatal|error|failed|cannot|refused|denied|no space|expired|unable)\b|^[EF]\d{4} ", re.IGNORECASE
+)
+
+
+def flags(look_manifests: Mapping[str, str], name: str) -> dict[str, str]:
+    """The flags of a static Pod's manifest; empty where there is none, or it is damaged."""
+    return container_flags(read_mapping(look_manifests.get(name, "")) or {})
+
+
+def last_words(node: NodeFacts, container: str) -> tuple[str, ...]:
+    """How a container ended last, and what its log says at its end; the line that looks like the reason first."""
+    lines: list[str] = []
+    if node.runtime is not None:
+        ended = [one for one in node.runtime.of(container) if one.ended is not None]
+        if ended:
+            newest = max(ended, key=_time)
+            lines.append(f"container {container}, attempt {newest.attempt}, {newest.ended}")
+        elif node.runtime.answers and not node.runtime.of(container):
+            lines.append(f"there is no container {container}")
+    if node.look is not None:
+        log = [line for line in node.look.log(container) if line.strip()]
+        bad = [line for line in log if _BAD.search(line)]
+        lines += [f"{container}: {line}" for line in (bad or log)[-2:]]
+    return tuple(lines)
+
+
+def _time(one: Container) -> float:
+    return one.ended.at.timestamp() if one.ended and one.ended.at else 0.0
+
+
+def nothing_runs(node: NodeFacts) -> bool:
+    """Whether a control plane has manifests, and its runtime not one container for them."""
+    if node.look is None or node.runtime is None or not node.runtime.answers:
+        return False
+    wanted = [name for name in CONTROL_PLANE_PARTS if name in node.look.manifests]
+    return bool(wanted) and not any(node.runtime.runs(name) for name in wanted)
+
+
+def loops(facts: DoctorFacts, node: NodeFacts, container: str) -> bool:
+    """Whether a container has ended with an error again and again of late, whatever it does at the moment."""
+    look = node.look
+    now = look.now if look is not None and look.now is not None else facts.now
+    ended = [one.ended for one in node.runtime.of(container) if one.ended] if node.runtime else []
+    recent = [one for one in ended if one.code != 0 and one.at is not None and now - one.at < RECENT]
+    newest = max((one.attempt for one in node.runtime.of(container)), default=0) if node.runtime else 0
+    # A runtime keeps one ended container of each; the attempts tell how many there were.
+    return (
+        bool(recent)
+        and newest >= OFTEN
+        and all(one.at is not None and now - one.at < timedelta(minutes=6) for one in recent)
+    )

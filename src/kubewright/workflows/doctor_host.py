@@ -1,0 +1,143 @@
+"""What `doctor` asks one host: its look in one round trip, its runtime, then the reserved addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from kubewright.clients.cri import (
+    CriClient,
+    CriError,
+    RuntimeContainer,
+    Sandbox,
+    find_socket,
+    open_cri,
+    socket_path,
+)
+from kubewright.errors import KubewrightError
+from kubewright.hosts import Host
+from kubewright.model.config.cluster import HostSpec
+from kubewright.model.doctor.facts import Container, Ended, NodeFacts, RuntimeFacts
+from kubewright.model.doctor.look import LOOK, Look, arguments, parse_look
+from kubewright.model.doctor.network import pod_network
+from kubewright.model.doctor.reserved import RESERVED, Reservation, parse_reserved
+from kubewright.model.kubelet import INSTANCE_CONFIG_PATH
+from kubewright.model.objects import SYSTEM, read_mapping
+from kubewright.workflows.status_ask import ASK, bounded
+from kubewright.workflows.status_ask import LOOK as PATIENCE
+from kubewright.workflows.status_host import HostSource
+from kubewright.workflows.status_parts import Wanted
+
+_ENDS = 16
+"""Of so many containers that do not run it is asked how they have ended."""
+
+
+class DoctorHost:
+    """One host: `status`'s questions, and `doctor`'s own beside them on the same connection."""
+
+    def __init__(
+        self, spec: HostSpec, open_: Callable[[], Host], pki: str, wanted: Wanted, *, certain: bool
+    ) -> None:
+        self.name = spec.name
+        self._plane = spec.is_control_plane and certain
+        self._pki = pki
+        self._look: Look | None = None
+        self._raw = ""
+        self._error = ""
+        self._runtime: RuntimeFacts | None = None
+        self._reserved: tuple[Reservation, ...] = ()
+        self.source = HostSource(spec, open_, pki, wanted, self._ask)
+
+    def forget(self) -> None:
+        """Before another look."""
+        self._look, self._raw, self._error, self._runtime, self._reserved = None, "", "", None, ()
+
+    def facts(self, error: str) -> NodeFacts:
+        """What was found; `error` is why the host did not let us in."""
+        look = self._look
+        plane = self._plane or (look is not None and bool({"kube-apiserver", "etcd"} & set(look.manifests)))
+        why = "" if look else error or self._error or "it was not asked"
+        return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._raw)
+
+    async def _ask(self, host: Host) -> None:
+        done, error = await bounded(
+            host.shell(LOOK, *arguments(self._pki), check=False, timeout=PATIENCE), PATIENCE
+        )
+        if done is None:
+            self._error = f"its look: {error}"
+            return
+        self._raw = done.stdout.decode(errors="replace")
+        look = parse_look(self._raw)
+        if not look.complete:
+            self._error = f"its look was cut off: {done.err or f'exit code {done.exit_code}'}"
+            return
+        self._look = look
+        if not look.joined and not look.manifests:
+            return
+        self._runtime = await ask_runtime(host, look)
+        network = pod_network(look)
+        if network and self._runtime.answers:
+            self._reserved = await ask_reserved(host, network)
+
+
+async def ask_runtime(host: Host, look: Look) -> RuntimeFacts:
+    """What a node's runtime says of itself and of the Pods' containers. Raises nothing."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            socket = runtime_socket(look) or await find_socket(host)
+            async with open_cri(host, socket, timeout=ASK) as cri:
+                return await _of_runtime(cri)
+    except TimeoutError:
+        return RuntimeFacts(False, f"no answer within {PATIENCE:g} s")
+    except KubewrightError as error:
+        return RuntimeFacts(False, error.message, error.evidence)
+
+
+def runtime_socket(look: Look) -> str:
+    """The socket that the kubelet uses; empty where its files do not say."""
+    instance = read_mapping(look.files.get(INSTANCE_CONFIG_PATH, "")) or {}
+    flag = look.kubelet_flags.get("container-runtime-endpoint", "")
+    configured = instance.get("containerRuntimeEndpoint") or look.kubelet_config.get(
+        "containerRuntimeEndpoint"
+    )
+    return socket_path(flag or str(configured or ""))
+
+
+async def _of_runtime(cri: CriClient) -> RuntimeFacts:
+    found = await cri.status()
+    # Containers first: of one that is listed, the sandbox is there a moment later, too.
+    listed = await cri.containers()
+    sandboxes = {one.id: one for one in await cri.sandboxes()}
+    system = [
+        one for one in listed if one.sandbox in sandboxes and sandboxes[one.sandbox].namespace == SYSTEM
+    ]
+    ended = [one for one in system if not one.running]
+    ended.sort(key=lambda one: -one.attempt)
+    async with asyncio.TaskGroup() as group:
+        tasks = {one.id: group.create_task(_end(cri, one)) for one in ended[:_ENDS]}
+    return RuntimeFacts(
+        True, name=found.name, ready=found.ready, network_ready=found.network_ready, message=found.message,
+        sandboxes=frozenset(sandboxes),
+        containers=tuple(
+            _container(one, sandboxes[one.sandbox], tasks[one.id].result() if one.id in tasks else None)
+            for one in system
+        ),
+    )  # fmt: skip
+
+
+async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
+    try:
+        end = await cri.container_end(one.id)
+    except CriError:
+        return None
+    return Ended(end.exit_code, end.reason, end.message, end.at) if end else None
+
+
+def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:
+    return Container(pod.name, one.name, one.attempt, one.running, ended)
+
+
+async def ask_reserved(host: Host, network: str) -> tuple[Reservation, ...]:
+    """The addresses that host-local has reserved for a network. Raises nothing."""
+    done, _ = await bounded(host.shell(RESERVED, network, check=False, timeout=ASK))
+    return parse_reserved(done.stdout.decode(errors="replace"), network) if done is not None else ()
