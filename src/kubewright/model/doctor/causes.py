@@ -42,7 +42,7 @@ RULES = (
     Rule("cgroup-driver", ("kubelet-dead", *_NODE)),
     Rule("cgroup-accounting", ("kubelet-dead",)),
     Rule("kubelet-certificate", ("kubelet-dead", *_NODE)),
-    Rule("renamed", ("kubelet-dead", *_NODE)),
+    Rule("host-renamed", ("kubelet-dead", *_NODE)),
     Rule("kubelet-dead", ("nothing-runs", *_NODE, *_PODS, "no-network")),
     Rule("exec-format", (*PLANE, "nothing-runs", *_NODE, *_PODS, "no-network", "subnet-env", "dns-loop")),
     # The control plane.

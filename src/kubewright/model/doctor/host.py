@@ -270,7 +270,7 @@ def renamed(facts: DoctorFacts) -> Iterator[Finding]:
         mine = look.kubelet_flags.get("hostname-override") or look.hostname.lower()
         if user.startswith(_NODE_USER) and mine and user.removeprefix(_NODE_USER) != mine.strip().lower():
             yield Finding(
-                "renamed",
+                "host-renamed",
                 Severity.ERROR,
                 "the host has another name than its node",
                 hosts=(node.name,),

@@ -195,7 +195,7 @@ def certificate(facts: DoctorFacts) -> Iterator[Finding]:
         if not look.joined:
             continue
         document = _config(look)
-        embedded = kubeconfig.embedded(_user(document), "client-certificate") if document else b""
+        embedded = kubeconfig.embedded(_user(document), "client-certificate-data") if document else b""
         path = KUBELET_CONF if embedded else KUBELET_CLIENT_CURRENT
         pem = embedded or look.certs.get(KUBELET_CLIENT_CURRENT, b"")
         now = look.now or facts.now
