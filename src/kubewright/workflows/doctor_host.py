@@ -55,7 +55,7 @@ class DoctorHost:
     def facts(self, error: str) -> NodeFacts:
         """What was found; `error` is why the host did not let us in."""
         look = self._look
-        plane = self._plane or (look is not None and bool({"kube-apiserver", "etcd"} & set(look.manifests)))
+        plane = self._plane or (look is not None and look.has_plane)
         why = "" if look else error or self._error or "it was not asked"
         return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._raw)
 

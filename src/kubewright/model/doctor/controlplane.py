@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from kubewright.errors import ConfigError
@@ -13,6 +14,8 @@ from kubewright.model.doctor.look import Look
 from kubewright.model.doctor.pods import STARTED, flags, last_words, loops, nothing_runs
 from kubewright.model.manifests import MANIFESTS_DIR, manifest_path
 from kubewright.model.node import split_endpoint
+from kubewright.model.objects import SYSTEM
+from kubewright.model.reset import container_flags
 from kubewright.model.status import CONTROL_PLANE_PARTS
 from kubewright.model.status_api import LEADERS
 
@@ -151,23 +154,35 @@ def no_leader(facts: DoctorFacts) -> Iterator[Finding]:
 def loud(facts: DoctorFacts) -> Iterator[Finding]:
     """Components that log at a verbosity of 4 and more (P03)."""
     for node, look in facts.looks():
-        levels = {name: flags(look.manifests, name).get("v", "") for name in look.manifests}
-        seen = [
-            f"{manifest_path(name)}: --v={level}"
-            for name, level in levels.items()
-            if level.isdecimal() and int(level) >= LOUD
-        ]
-        if seen:
-            yield Finding(
-                "loud",
-                Severity.WARNING,
-                f"components log at verbosity {LOUD} or more",
-                hosts=(node.name,),
-                pitfall="P03",
-                evidence=tuple(seen),
-                breaks="the logs fill the disk, and slow etcd down",
-                mend=("set --v=2 in these files, or componentVerbosity in the configuration",),
-            )
+        levels = {manifest_path(name): flags(look.manifests, name).get("v", "") for name in look.manifests}
+        if look.joined:
+            levels["the kubelet's flags"] = look.kubelet_flags.get("v", "")
+        if seen := _too_loud(levels):
+            yield _loud(seen, node.name)
+    objects = facts.asked.objects
+    for item in (*objects.daemon_sets, *objects.deployments) if objects else ():
+        levels = {f"{SYSTEM}/{item['metadata']['name']}": container_flags(_template(item)).get("v", "")}
+        if seen := _too_loud(levels):
+            yield _loud(seen)
+
+
+def _template(workload: Mapping[str, Any]) -> Mapping[str, Any]:
+    template = (workload.get("spec") or {}).get("template")
+    return template if isinstance(template, dict) else {}
+
+
+def _too_loud(levels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        f"{where}: --v={level}" for where, level in levels.items() if level.isdecimal() and int(level) >= LOUD
+    )
+
+
+def _loud(seen: tuple[str, ...], *hosts: str) -> Finding:
+    return Finding(
+        "loud", Severity.WARNING, f"components log at verbosity {LOUD} or more", hosts=hosts, pitfall="P03",
+        evidence=seen, breaks="the logs fill the disk, and slow etcd down",
+        mend=("set --v=2 there, and in the extraArgs of the configuration",),
+    )  # fmt: skip
 
 
 def api_certificate(facts: DoctorFacts) -> Iterator[Finding]:

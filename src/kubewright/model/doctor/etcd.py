@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Severity
 from kubewright.model.doctor.pods import last_words
+from kubewright.model.etcd_unit import UNIT
 from kubewright.model.status_etcd import EtcdStatus, MemberStatus
 
+_NAME = UNIT.removesuffix(".service")
 _WITHOUT_ETCD = "nothing can be written or read: kubectl fails, nothing is scheduled, no Pod is replaced"
 
 
@@ -21,7 +23,11 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
         if one.answers:
             continue
         node = facts.node(one.name)
-        words = last_words(node, "etcd") if node else ()
+        words = (
+            (*_unit(node), *(last_words(node, "etcd") if node.look and node.look.joined else ()))
+            if node
+            else ()
+        )
         why = [problem for problem in one.problems if not problem.startswith("alarm ")]
         yield Finding(
             "etcd-member-down",
@@ -33,6 +39,12 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
             breaks=_breaks(status),
             mend=_mend(status, one, node),
         )
+
+
+def _unit(node: NodeFacts) -> tuple[str, ...]:
+    """The state of an etcd that is a unit on a host of its own."""
+    unit = node.look.units.get(_NAME) if node.look else None
+    return (f"{UNIT}: {unit.words}",) if unit is not None and unit.exists else ()
 
 
 def _what(node: NodeFacts | None) -> str:
@@ -67,6 +79,8 @@ def _mend(status: EtcdStatus, member: MemberStatus, node: NodeFacts | None) -> t
         )
     if look is not None and look.joined and "etcd" not in look.manifests:
         return (f"write its manifest again: kubewright apply -f cluster.yaml (on {member.name})",)
+    if look is not None and (unit := look.units.get(_NAME)) is not None and unit.exists:
+        return (f"systemctl restart {UNIT}", f"journalctl -u {UNIT} -n 50")
     steps = ["journalctl -u kubelet -n 50", "tail -n 50 /var/log/pods/kube-system_etcd-*/etcd/*.log"]
     if status.voters == 1:
         steps.append(

@@ -119,12 +119,8 @@ class DoctorFacts:
         return ((one, one.look) for one in self.nodes if one.look is not None)
 
     def planes(self) -> Iterator[tuple[NodeFacts, Look]]:
-        """Those of them that are control planes, or have something of one."""
-        return (
-            (one, look)
-            for one, look in self.looks()
-            if one.control_plane or "kube-apiserver" in look.manifests
-        )
+        """Those of them that are control planes."""
+        return ((one, look) for one, look in self.looks() if one.control_plane)
 
     def config_map(self, name: str) -> Mapping[str, str]:
         """The data of a ConfigMap in kube-system; empty where there is none, or it could not be read."""

@@ -320,7 +320,7 @@ def endpoint_of(facts: DoctorFacts) -> str:
     """The cluster's endpoint as `host:port`; empty where it has none."""
     text = facts.cluster_endpoint
     try:
-        return host_port(*split_endpoint(text)) if text else ""
+        return host_port(*split_endpoint(text)).lower() if text else ""
     except ConfigError:
         return ""
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from kubewright.model.etcd_unit import UNIT as ETCD_UNIT
 from kubewright.model.kubeconfig import KUBELET, KUBELET_CLIENT_CURRENT, KUBERNETES_DIR
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH, INSTANCE_CONFIG_PATH, KUBELET_DIR
 from kubewright.model.manifests import MANIFESTS_DIR
 from kubewright.model.objects import Object, read_mapping
+from kubewright.model.status import CONTROL_PLANE_PARTS
 
 KUBELET_CONF = f"{KUBERNETES_DIR}/{KUBELET}"
 SUBNET_ENV = "/run/flannel/subnet.env"
@@ -21,11 +23,12 @@ CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 FORWARD = "/proc/sys/net/ipv4/ip_forward"
 BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 SWAPS = "/proc/swaps"
-UNITS = ("kubelet.service", "containerd.service", "crio.service", "cri-docker.service")
+UNITS = ("kubelet.service", "containerd.service", "crio.service", "cri-docker.service", ETCD_UNIT)
 CONTAINERD_ROOT = "/var/lib/containerd"
 PLACES = (KUBELET_DIR, CONTAINERD_ROOT, "/var/lib/etcd")
 """Whose file systems must have room: the kubelet's, the images', etcd's."""
 EXTRA_FLAGS = ("/etc/default/kubelet", "/etc/sysconfig/kubelet")
+MANIFEST_NAMES = frozenset(CONTROL_PLANE_PARTS)
 _FILES = (
     KUBELET_CONF,
     CONFIG_PATH,
@@ -176,6 +179,13 @@ class Look:
             for path, text in self.files.items()
             if path.startswith(f"{MANIFESTS_DIR}/")
         }
+
+    @property
+    def has_plane(self) -> bool:
+        """Whether it is, or was made, a control plane: workers have no API server's certificate."""
+        return bool(MANIFEST_NAMES & set(self.manifests)) or any(
+            path.endswith("/apiserver.crt") for path in self.certs
+        )
 
     @property
     def kubelet_config(self) -> Object:
