@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.unit.model.doctor.doctor_world import (
@@ -50,8 +51,7 @@ def test_rules_name_only_what_some_diagnosis_finds() -> None:
     """A name that is misspelt would explain nothing, silently."""
     known: set[str] = set()
     for module in MODULES:
-        with open(str(module.__file__), encoding="utf-8") as file:  # noqa: PTH123
-            known.update(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', file.read()))
+        known.update(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', Path(str(module.__file__)).read_text()))
     named = {kind for rule in RULES for kind in (rule.cause, *rule.effects)}
     assert named - known == set()
 
@@ -166,3 +166,12 @@ def test_a_dead_host_and_a_dead_kubelet_elsewhere_are_two() -> None:
 def test_every_area_says_what_it_is(module: object) -> None:
     assert module.__doc__ is not None
     assert re.search(r"\(.*P\d\d", module.__doc__)
+
+
+def test_the_documentation_lists_every_kind_with_its_pitfalls() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "doctor.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z-]+)` \| (?:P\d\d ?)+\|", text, re.MULTILINE))
+    known = {rule.cause for rule in RULES} | {kind for rule in RULES for kind in rule.effects} | {"loud"}
+    assert known - listed == set()
+    sources = "".join(Path(str(module.__file__)).read_text() for module in MODULES)
+    assert {kind for kind in listed if f'"{kind}"' not in sources} == set()

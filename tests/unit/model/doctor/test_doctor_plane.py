@@ -109,8 +109,9 @@ def test_a_member_that_is_far_behind_is_named() -> None:
     assert behind.words is not None
     leader = member("cp1")
     assert leader.words is not None
-    far = replace(leader, words=replace(leader.words, index=90_000))
-    assert kinds(facts(etcd=[far, behind, replace(member("cp3"), words=replace(far.words, id=3))])) == [
+    words = replace(leader.words, index=90_000)
+    far = replace(leader, words=words)
+    assert kinds(facts(etcd=[far, behind, replace(member("cp3"), words=replace(words, id=3))])) == [
         ("etcd-member-ill", ("cp2",))
     ]
 
