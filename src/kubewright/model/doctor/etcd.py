@@ -36,7 +36,7 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
             hosts=(one.name,),
             pitfall="P01",
             evidence=(*(f"etcd member {one.name}: {line}" for line in why), *words),
-            breaks=_breaks(status),
+            breaks=_breaks(status, led=_led(facts)),
             mend=_mend(status, one, node),
         )
 
@@ -63,11 +63,13 @@ def _what(node: NodeFacts | None) -> str:
     return "this member of etcd does not answer"
 
 
-def _breaks(status: EtcdStatus) -> str:
+def _breaks(status: EtcdStatus, *, led: bool) -> str:
     if status.voters and status.answering >= status.quorum:
         if status.may_fail:
             return f"{status.answering} of {status.voters} voters go on; {status.may_fail} more may fail"
         return f"{status.answering} of {status.voters} voters go on, and no more may fail"
+    if led:
+        return f"{status.answering} of {status.voters} voters answer us; they say that somebody leads"
     return _WITHOUT_ETCD
 
 
@@ -92,7 +94,7 @@ def _mend(status: EtcdStatus, member: MemberStatus, node: NodeFacts | None) -> t
 def no_quorum(facts: DoctorFacts) -> Iterator[Finding]:
     """No majority of voters, or no leader among those that answer (P01)."""
     status = facts.status.etcd
-    if status is None or status.leader or not status.members:
+    if status is None or status.leader or not status.members or _led(facts):
         return
     if status.voters and status.answering >= status.quorum:
         yield Finding(
@@ -117,6 +119,11 @@ def no_quorum(facts: DoctorFacts) -> Iterator[Finding]:
                 "bring the members back that are named; where they are lost, restore a snapshot on one host",
             ),
         )
+
+
+def _led(facts: DoctorFacts) -> bool:
+    """Whether a member says that somebody leads: then there is a majority, although we may not reach it."""
+    return any(answer.words is not None and answer.words.leader for answer in facts.asked.etcd)
 
 
 def _all_problems(status: EtcdStatus) -> tuple[str, ...]:
@@ -171,7 +178,7 @@ def strangers(facts: DoctorFacts) -> Iterator[Finding]:
                 hosts=(one.name,),
                 pitfall="P01",
                 evidence=tuple(f"etcd member {one.name}: {problem}" for problem in problems),
-                breaks=_breaks(status),
+                breaks=_breaks(status, led=True),
                 mend=(
                     "tail -n 50 /var/log/pods/kube-system_etcd-*/etcd/*.log",
                     "is its disk slow, or its clock wrong?",

@@ -20,6 +20,7 @@ from kubewright.model.doctor.look import (
 )
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH, KUBELET_DIR
+from kubewright.model.status import node_status
 
 ACCOUNTING = "cgroup-accounting"
 """The fix that turns on CPU and memory accounting."""
@@ -78,17 +79,17 @@ def _restarts(look: Look) -> bool:
 
 def disk(facts: DoctorFacts) -> Iterator[Finding]:
     """File systems with so little room that the kubelet evicts Pods, etcd's among them (P20)."""
+    pressed = _under_pressure(facts)
     for node, look in facts.looks():
         if not look.joined:
             continue
-        hard = look.kubelet_config.get("evictionHard")
-        wanted = {**(hard if isinstance(hard, dict) else _EVICTION)}
-        tight = []
+        wanted = _eviction(look)
+        tight = pressed.get(node.name, [])
         for signal, place in (("nodefs.available", KUBELET_DIR), ("imagefs.available", CONTAINERD_ROOT)):
-            tight += _tight(look.disks.get(place), str(wanted.get(signal, "0%")), signal, "KiB")
+            tight += _tight(look.disks.get(place), wanted.get(signal, "0%"), signal, "KiB")
         tight += _tight(
             look.inodes.get(KUBELET_DIR),
-            str(wanted.get("nodefs.inodesFree", "0%")),
+            wanted.get("nodefs.inodesFree", "0%"),
             "nodefs.inodesFree",
             "inodes",
         )
@@ -111,6 +112,29 @@ def disk(facts: DoctorFacts) -> Iterator[Finding]:
                     "journalctl --vacuum-size=200M",
                 ),
             )
+
+
+def _eviction(look: Look) -> dict[str, str]:
+    """The kubelet's thresholds; what its configuration or flag leaves out is no threshold."""
+    if flag := look.kubelet_flags.get("eviction-hard"):
+        pairs = (pair.partition("<") for pair in flag.split(","))
+        return {signal.strip(): value.strip() for signal, _, value in pairs}
+    hard = look.kubelet_config.get("evictionHard")
+    return (
+        {str(key): str(value) for key, value in hard.items()} if isinstance(hard, dict) else dict(_EVICTION)
+    )
+
+
+def _under_pressure(facts: DoctorFacts) -> dict[str, list[str]]:
+    """What Nodes say themselves: the kubelet calls a disk full for 5 minutes after it has made room."""
+    objects = facts.asked.objects
+    found: dict[str, list[str]] = {}
+    for item in objects.nodes if objects else ():
+        status = node_status(item, facts.now)
+        lines = [line for line in status.problems if line.startswith("DiskPressure")]
+        if lines:
+            found[status.name] = [f"Node {status.name}: {line}" for line in lines]
+    return found
 
 
 def _tight(found: Disk | None, threshold: str, signal: str, unit: str) -> list[str]:

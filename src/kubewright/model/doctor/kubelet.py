@@ -157,10 +157,10 @@ def _why(look: Look) -> tuple[Reason | None, tuple[str, ...]]:
         and look.kubelet.result in ("", "success")
     ):
         return None, ()
-    for reason in REASONS:
-        found = [line for line in look.journal if reason.pattern.search(line)]
-        if found:
-            return reason, tuple(found[-1:])
+    for line in reversed(look.journal):  # what it said before may have been mended
+        for reason in REASONS:
+            if reason.pattern.search(line):
+                return reason, (line,)
     fatal = [line for line in look.journal if _FATAL.search(line)]
     return None, tuple((fatal or list(look.journal))[-2:])
 

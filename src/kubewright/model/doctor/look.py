@@ -27,6 +27,8 @@ UNITS = ("kubelet.service", "containerd.service", "crio.service", "cri-docker.se
 CONTAINERD_ROOT = "/var/lib/containerd"
 PLACES = (KUBELET_DIR, CONTAINERD_ROOT, "/var/lib/etcd")
 """Whose file systems must have room: the kubelet's, the images', etcd's."""
+RECENT = timedelta(seconds=90)
+"""A kubelet tries again to start a Pod within this time."""
 EXTRA_FLAGS = ("/etc/default/kubelet", "/etc/sysconfig/kubelet")
 MANIFEST_NAMES = frozenset(CONTROL_PLANE_PARTS)
 _FILES = (
@@ -79,7 +81,7 @@ resolv=$(sed -n 's/^resolvConf: *//p' /var/lib/kubelet/config.yaml | tr -d '"')
 resolv=${resolv:-/etc/resolv.conf}
 section containerd; grep -E '^ *(SystemdCgroup|systemd_cgroup) *=' /etc/containerd/config.toml | show
 section resolv; printf ' %s\n' "$resolv"; grep '^nameserver' "$resolv" | show
-section journal; timeout 5 journalctl -u kubelet -n 60 --no-pager -o cat | cut -c 1-600 | show
+section journal; timeout 5 journalctl -u kubelet -n 60 --no-pager -o short-unix --no-hostname | cut -c 1-600 | show
 for folder in /var/log/pods/kube-system_*/*/; do
   newest=$(ls -t "$folder" | grep '\.log$' | head -n 1)
   [ -z "$newest" ] || { section "log:$folder"; tail -n 6 "$folder$newest" | cut -c 1-600 | show; }
@@ -161,6 +163,8 @@ class Look:
     """Of the resolv.conf that the kubelet gives to pods."""
     journal: tuple[str, ...] = ()
     """The kubelet's last lines."""
+    recent: tuple[str, ...] = ()
+    """Those of them that are younger than `RECENT`: what they complain of is likely to be so still."""
     logs: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """The last lines of containers in kube-system, by Pod and container."""
     complete: bool = False
@@ -240,6 +244,8 @@ def parse_look(text: str) -> Look:
     uptime = _first(found.get("file:/proc/uptime", ())).split()
     units = _units(found.get("units", ()), float(uptime[0]) if uptime else 0.0)
     resolv = found.get("resolv", ())
+    now = int(seconds) if seconds.isdecimal() else 0
+    journal = [_entry(line) for line in found.get("journal", ()) if line.strip()]
     return Look(
         now=datetime.fromtimestamp(int(seconds), UTC) if seconds.isdecimal() else None,
         hostname=_first(found.get("name", ())),
@@ -256,7 +262,8 @@ def parse_look(text: str) -> Look:
         systemd_cgroup=_systemd_cgroup(found.get("containerd", ())),
         resolv_path=_first(resolv),
         nameservers=tuple(words[1] for line in resolv[1:] if len(words := line.split()) > 1),
-        journal=tuple(line for line in found.get("journal", ()) if line.strip()),
+        journal=tuple(text for _, text in journal),
+        recent=tuple(text for at, text in journal if at and now - at <= RECENT.total_seconds()),
         logs={
             _log_name(name[4:]): tuple(map(log_text, lines))
             for name, lines in found.items()
@@ -333,6 +340,12 @@ def _cgroups(lines: Sequence[str]) -> dict[str, str]:
         controllers, _, path = rest.partition(":")
         found.update(dict.fromkeys(controllers.split(","), path))
     return found
+
+
+def _entry(line: str) -> tuple[float, str]:
+    """The time and the text of a line in journalctl's form `short-unix`; 0 where it is in none."""
+    match = re.match(r"(\d+\.\d+) [^\s:]+: (.*)$", line)
+    return (float(match[1]), match[2]) if match else (0.0, line)
 
 
 def _systemd_cgroup(lines: Sequence[str]) -> bool | None:

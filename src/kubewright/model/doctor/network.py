@@ -55,6 +55,11 @@ def pod_network(look: Look) -> str:
     return ""
 
 
+def _list(value: Any) -> list[Any]:
+    """A list of a file that anybody may have written."""
+    return value if isinstance(value, list) else []
+
+
 def _subnets(look: Look) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """The node's own part of the pod network, by flannel's file or the CNI configuration."""
     texts = re.findall(r"^FLANNEL_SUBNET=(\S+)", look.files.get(SUBNET_ENV, ""), re.MULTILINE)
@@ -65,8 +70,8 @@ def _subnets(look: Look) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
                 texts += [str(ipam["subnet"])] if ipam.get("subnet") else []
                 texts += [
                     str(one["subnet"])
-                    for ranges in ipam.get("ranges") or ()
-                    for one in ranges
+                    for ranges in _list(ipam.get("ranges"))
+                    for one in _list(ranges)
                     if isinstance(one, dict) and one.get("subnet")
                 ]
     found = []
@@ -88,10 +93,12 @@ def leaked(facts: DoctorFacts) -> Iterator[Finding]:
         if not network or runtime is None or not runtime.answers:
             continue
         gone = dead_reservations(node.reserved, runtime.sandboxes, network)
-        mine = sum(1 for one in node.reserved if one.network == network)
+        said = _said(look, "no IP addresses available")
+        four = [one for one in _subnets(look) if one.version == 4]
+        mine = sum(1 for one in node.reserved if one.network == network and ":" not in one.address)
         # Without the network's own address, the broadcast address and the gateway.
-        room = sum(one.num_addresses - 3 for one in _subnets(look))
-        full = bool(room) and room - mine < _FEW_LEFT
+        room = sum(one.num_addresses - 3 for one in four)
+        full = bool(said) or (bool(room) and room - mine < _FEW_LEFT)
         if not gone or (len(gone) < _MANY and not full):
             continue
         yield Finding(
@@ -104,6 +111,7 @@ def leaked(facts: DoctorFacts) -> Iterator[Finding]:
                 f"{mine} of {room or '?'} addresses in /var/lib/cni/networks/{network} are reserved; "
                 f"{len(gone)} of them name no sandbox that the runtime has",
                 f"for example {gone[0].path}: {gone[0].container[:16] or 'empty'}",
+                *said,
             ),
             breaks="no IP addresses available in network: Pods stay in ContainerCreating"
             if full
@@ -113,6 +121,11 @@ def leaked(facts: DoctorFacts) -> Iterator[Finding]:
                 Fix(FREE_ADDRESSES, f"free {len(gone)} addresses that no Pod has", node.name, (network,)),
             ),
         )
+
+
+def _said(look: Look, words: str) -> list[str]:
+    """The last line in which the kubelet has said so of late."""
+    return [f"kubelet: {line}" for line in look.recent if words in line][-1:]
 
 
 def bridge_address(facts: DoctorFacts) -> Iterator[Finding]:
@@ -132,6 +145,7 @@ def bridge_address(facts: DoctorFacts) -> Iterator[Finding]:
                 evidence=(
                     f"{name}: {', '.join(have)}",
                     f"the node's Pods are in {', '.join(map(str, subnets))}",
+                    *_said(look, "already has an IP address different from"),
                 ),
                 breaks=f"{name} already has an IP address different from the one wanted: no Pod gets a network",
                 mend=(f"ip link set {name} down && ip link delete {name}; the next Pod makes it anew",),
@@ -179,7 +193,10 @@ def subnet_env(facts: DoctorFacts) -> Iterator[Finding]:
                 "flannel's daemon has not run on this node since it was started",
                 hosts=(node.name,),
                 pitfall="P36",
-                evidence=(f"{configurations(look)[0][0]} is of type flannel, and there is no {SUBNET_ENV}",),
+                evidence=(
+                    f"{configurations(look)[0][0]} is of type flannel, and there is no {SUBNET_ENV}",
+                    *_said(look, "subnet.env: no such file"),
+                ),
                 breaks=f"open {SUBNET_ENV}: no such file or directory: no Pod here gets a network",
                 mend=(
                     "kubectl -n kube-flannel get pods -o wide, and the log of the one on this node",

@@ -59,8 +59,9 @@ def exec_format(facts: DoctorFacts) -> Iterator[Finding]:
             # The log of one that runs may have the line from long ago.
             if node.runtime is None or not node.runtime.runs(container):
                 seen += [f"{pod}/{container}: {line}" for line in lines if _EXEC in line.lower()]
-        if not seen and look.kubelet is not None and look.kubelet.active != "active":
-            seen = [f"kubelet: {line}" for line in look.journal[-10:] if _EXEC in line.lower()]
+        stopped = look.kubelet is not None and look.kubelet.active != "active"
+        lines = look.journal[-10:] if stopped else look.recent
+        seen = seen or [f"kubelet: {line}" for line in lines if _EXEC in line.lower()][-2:]
         if seen:
             yield Finding(
                 "exec-format",

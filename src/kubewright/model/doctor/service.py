@@ -66,18 +66,23 @@ def endpoint(facts: DoctorFacts) -> Iterator[Finding]:
     """An endpoint that does not answer, although an API server does (P30, P31)."""
     wanted = endpoint_of(facts)
     ready = [one for one in facts.status.servers if one.ready]
-    if not ready:
-        return
+    if not ready and (facts.whole or facts.status.servers):
+        return  # it is the servers that are away
     for one in facts.status.endpoint:
         if one.ready or (wanted and where(one.url) != wanted) or one.answers:
             continue
         yield Finding(
             "endpoint-silent",
             Severity.ERROR,
-            "the API's endpoint does not answer, although an API server does",
+            "the API's endpoint does not answer, although an API server does"
+            if ready
+            else "the API does not answer from this node",
             hosts=(one.name,) if facts.node(one.name) else (),
             pitfall="P31",
-            evidence=(f"{one.url} from {one.name}: {one.detail}", f"{ready[0].url} is ready"),
+            evidence=(
+                f"{one.url} from {one.name}: {one.detail}",
+                *(f"{server.url} is ready" for server in ready[:1]),
+            ),
             breaks="kubelets, kube-proxy and kubectl, all of which use the endpoint",
             mend=("look at the load balancer, the virtual IP, and the firewall between the host and them",),
         )

@@ -85,9 +85,10 @@ PRINTED = f"""
  nameserver ::1
 
 @@ journal
- first
+ 1780315000.5 kubelet[812]: E0601 first: of old
 
- last
+ 1780315190.123456 kubelet[812]: E0601 last: of now
+ -- Boot --
 
 @@ log:/var/log/pods/kube-system_etcd-w1_0c9d/etcd/
  2026-06-01T11:59:59.123456789Z stderr F panic: no space
@@ -117,7 +118,8 @@ def test_everything_that_is_printed_is_read() -> None:
     assert look.cgroups["memory"] == look.cgroups["name=systemd"] == "/system.slice/kubelet.service"
     assert look.systemd_cgroup is True
     assert (look.resolv_path, look.nameservers) == ("/run/systemd/resolve/resolv.conf", ("10.0.0.53", "::1"))
-    assert look.journal == ("first", "last")
+    assert look.journal == ("E0601 first: of old", "E0601 last: of now", "-- Boot --")
+    assert look.recent == ("E0601 last: of now",)
     assert look.log("etcd") == ("panic: no space",)
     assert look.log("etcd", "other") == ()
 

@@ -486,3 +486,60 @@ def test_the_api_may_be_away_without_hiding_what_a_node_shows() -> None:
     found = facts([seen("w1", hostname="blue")], objects=None, config_maps=())
     assert ("host-renamed", ("w1",)) in kinds(found)
     assert node("w1").answers
+
+
+def test_a_disk_under_pressure_is_named_by_its_node_when_there_is_room_again() -> None:
+    nodes = [node_object(name) for name in NAMES]
+    nodes[3]["status"]["conditions"].append(
+        {"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"}
+    )
+    found = only(facts(objects=replace(objects(), nodes=nodes)))
+    assert (found.kind, found.hosts) == ("disk-full", ("w1",))
+    assert found.evidence == ("Node w1: DiskPressure: kubelet has disk pressure",)
+
+
+def test_the_flag_of_the_kubelet_sets_its_thresholds() -> None:
+    disks = {KUBELET_DIR: Disk("/", 100_000_000, 30_000_000)}
+    assert kinds(facts([seen("w1", disks=disks)])) == []
+    flags = ("kubelet", "--eviction-hard=nodefs.available<40%,memory.available<1Gi")
+    assert kinds(facts([seen("w1", disks=disks, command=flags)])) == [("disk-full", ("w1",))]
+
+
+def test_addresses_are_used_up_when_the_kubelet_says_so() -> None:
+    line = "E0601 RunPodSandbox failed: no IP addresses available in range set: 10.244.1.1-10.244.1.254"
+    found = only(facts([seen("w1", reserved=reserved(3), recent=(line,))]))
+    assert (found.kind, found.severity, found.evidence[-1]) == (
+        "addresses-leaked",
+        Severity.ERROR,
+        f"kubelet: {line}",
+    )
+
+
+def test_a_sandbox_of_another_architecture_is_read_from_the_kubelets_last_lines() -> None:
+    line = "E0601 failed to create containerd task: OCI runtime create failed: exec /pause: exec format error"
+    assert only(facts([seen("w1", recent=(line,))])).kind == "exec-format"
+    assert kinds(facts([seen("w1", journal=(line,))])) == []
+
+
+def test_a_worker_by_itself_says_that_the_api_is_out_of_its_reach() -> None:
+    silent = ApiAnswer("w1", f"https://{ENDPOINT}", error="no answer within 4 s")
+    found = facts(objects=None, servers=(), endpoint=[silent], etcd=(), config_maps=())
+    alone = replace(found, nodes=found.nodes[3:], whole=False, endpoint="")
+    assert kinds(alone) == [("endpoint-silent", ("w1",))]
+    assert "from this node" in only(alone).cause
+
+
+@pytest.mark.parametrize("ranges", ["10.0.0.0/8", [["10.0.0.0/8"]], [5], {"subnet": 1}, None])
+def test_a_damaged_cni_configuration_breaks_no_diagnosis(ranges: Any) -> None:
+    text = json.dumps(
+        {"name": "x", "plugins": [{"type": "ptp", "ipam": {"type": "host-local", "ranges": ranges}}, 7]}
+    )
+    assert (
+        kinds(facts([with_files("w1", {f"{CNI_DIR}/10-kubewright.conflist": text}, reserved=reserved(12))]))
+        == []
+    )
+
+
+def test_of_several_reasons_the_last_one_counts() -> None:
+    journal = ("F0101 running with swap on is not supported", "Error: unknown flag: --colour")
+    assert "flags" in only(facts([seen("w1", units=DEAD, journal=journal)])).cause

@@ -19,6 +19,7 @@ from tests.unit.model.doctor.doctor_world import (
     lease,
     manifest,
     member,
+    objects,
     only,
     runtime,
     seen,
@@ -301,3 +302,36 @@ def test_the_world_of_these_tests_reads_as_it_is_written() -> None:
         "kube-apiserver",
         "--advertise-address=10.0.0.1",
     ]
+
+
+def test_hosts_that_do_not_let_us_in_are_no_lost_majority_while_somebody_leads() -> None:
+    answers = [
+        member("cp1", leader=2),
+        *(member(name, error="nobody could ask it") for name in ("cp2", "cp3")),
+    ]
+    found = only(facts(etcd=answers))
+    assert (found.kind, found.hosts) == ("etcd-member-down", ("cp2", "cp3"))
+    assert "somebody leads" in found.breaks
+
+
+def test_an_etcd_on_a_host_of_its_own_is_shown_by_its_unit() -> None:
+    units = {"kubewright-etcd": unit(active="failed", sub="failed", result="exit-code", up=None)}
+    alone = with_files("cp2", {"/etc/kubernetes/kubelet.conf": None}, units=units)
+    found = only(
+        facts([alone], etcd=[member("cp1"), member("cp2", error="nothing listens there"), member("cp3")])
+    )
+    assert "kubewright-etcd.service: failed, result exit-code" in found.evidence
+    assert found.mend[0] == "systemctl restart kubewright-etcd.service"
+
+
+@pytest.mark.parametrize("name", ["kubelet", "workload"])
+def test_whatever_logs_too_much_is_named(name: str) -> None:
+    if name == "kubelet":
+        found = only(facts([seen("w1", command=("kubelet", "--v=6"))]))
+        assert (found.hosts, found.evidence) == (("w1",), ("the kubelet's flags: --v=6",))
+    else:
+        daemons = [*objects().daemon_sets]
+        daemons[0] = {**daemons[0], "spec": {"template": {"spec": {"containers": [{"command": ["x", "--v=5"]}],
+            "tolerations": [{"operator": "Exists"}]}}}}  # fmt: skip
+        found = only(facts(objects=replace(objects(), daemon_sets=daemons)))
+        assert (found.hosts, found.evidence) == ((), ("kube-system/kube-proxy: --v=5",))
