@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ class ContainerEnd:
     """One word: `Error`, `Completed`, `OOMKilled`, `StartError`…"""
     message: str
     at: datetime | None
+    lasted: timedelta | None = None
+    """For how long it had run."""
 
 
 def socket_path(socket: str) -> str:
@@ -244,7 +246,9 @@ class CriClient:
         if status.state != _ENDED_CONTAINER:
             return None
         at = datetime.fromtimestamp(status.finished_at / 1e9, UTC) if status.finished_at > 0 else None
-        return ContainerEnd(status.exit_code, status.reason, status.message, at)
+        span = status.finished_at - status.started_at if 0 < status.started_at <= status.finished_at else 0
+        lasted = timedelta(microseconds=span / 1000) if span else None
+        return ContainerEnd(status.exit_code, status.reason, status.message, at, lasted)
 
     async def remove_sandbox(self, identity: str) -> None:
         """Stop a Pod's containers, take it off the pod network, and remove it. One that is gone is no error."""

@@ -76,21 +76,27 @@ class DoctorHost:
             return
         self._runtime = await ask_runtime(host, look)
         network = pod_network(look)
-        if network and self._runtime.answers:
+        if network and self._runtime is not None and self._runtime.answers:
             self._reserved = await ask_reserved(host, network)
 
 
-async def ask_runtime(host: Host, look: Look) -> RuntimeFacts:
-    """What a node's runtime says of itself and of the Pods' containers. Raises nothing."""
+async def ask_runtime(host: Host, look: Look) -> RuntimeFacts | None:
+    """What a node's runtime says of itself and of the Pods' containers. Raises nothing.
+
+    None where it is the kubelet that would have to answer, and does not run.
+    """
+    socket = runtime_socket(look)
+    if socket in look.sockets and (look.kubelet is None or look.kubelet.active != "active"):
+        return None
     try:
         async with asyncio.timeout(PATIENCE):
-            socket = runtime_socket(look) or await find_socket(host)
+            socket = socket or await find_socket(host)
             async with open_cri(host, socket, timeout=ASK) as cri:
                 return await _of_runtime(cri)
     except TimeoutError:
-        return RuntimeFacts(False, f"no answer within {PATIENCE:g} s")
+        return RuntimeFacts(False, f"no answer within {PATIENCE:g} s", socket=socket)
     except KubewrightError as error:
-        return RuntimeFacts(False, error.message, error.evidence)
+        return RuntimeFacts(False, error.message, error.evidence, socket=socket)
 
 
 def runtime_socket(look: Look) -> str:
@@ -100,7 +106,7 @@ def runtime_socket(look: Look) -> str:
     configured = instance.get("containerRuntimeEndpoint") or look.kubelet_config.get(
         "containerRuntimeEndpoint"
     )
-    return socket_path(flag or str(configured or ""))
+    return socket_path(flag or str(configured or "") or next(iter(look.sockets), ""))
 
 
 async def _of_runtime(cri: CriClient) -> RuntimeFacts:
@@ -130,7 +136,7 @@ async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
         end = await cri.container_end(one.id)
     except CriError:
         return None
-    return Ended(end.exit_code, end.reason, end.message, end.at) if end else None
+    return Ended(end.exit_code, end.reason, end.message, end.at, end.lasted) if end else None
 
 
 def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:

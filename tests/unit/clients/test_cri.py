@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +202,13 @@ async def test_how_a_container_has_ended(tmp_path: Path) -> None:
         "exit_code": 1,
         "reason": "Error",
         "message": "m",
+        "started_at": 4_000_000_000,
         "finished_at": 5_000_000_000,
     }
     async with serving(FakeRuntime(answers={"ContainerStatus": {"status": status}}), tmp_path) as cri:
         end = await cri.container_end("c")
     assert end is not None
+    assert end.lasted == timedelta(seconds=1)
     assert (end.exit_code, end.reason, end.message, end.at) == (
         1,
         "Error",

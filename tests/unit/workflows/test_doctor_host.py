@@ -16,10 +16,10 @@ from tests.unit.phases.memory_host import MemoryHost
 from kubewright.errors import HostError
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
-from kubewright.model.doctor.look import LOOK
+from kubewright.model.doctor.look import LOOK, Look
 from kubewright.model.doctor.reserved import RESERVED
 from kubewright.workflows import doctor_host
-from kubewright.workflows.doctor_host import DoctorHost
+from kubewright.workflows.doctor_host import DoctorHost, runtime_socket
 from kubewright.workflows.status_parts import Wanted
 
 JOINED = """
@@ -195,3 +195,27 @@ async def test_a_host_is_a_control_plane_by_its_role_or_by_its_manifests() -> No
     assert (await ask(source(Machine(etcd)))).control_plane
     assert (await ask(source(Machine(), Role.CONTROL_PLANE))).control_plane
     assert not (await ask(source(Machine()))).control_plane
+
+
+SHIM = "/var/run/dockershim.sock"
+
+
+def test_the_kubelets_own_socket_goes_before_dockershims() -> None:
+    flags = Look(
+        command=("kubelet", "--container-runtime-endpoint=unix:///run/crio/crio.sock"), sockets=(SHIM,)
+    )
+    assert runtime_socket(flags) == "/run/crio/crio.sock"
+    assert runtime_socket(Look(sockets=(SHIM,))) == SHIM
+    assert runtime_socket(Look()) == ""
+
+
+async def test_dockershim_is_not_missed_beside_a_dead_kubelet() -> None:
+    """It is part of the kubelet: the one that is dead is named, and no runtime."""
+    units = "@@ units\n Id=kubelet.service\n LoadState=loaded\n ActiveState=failed\n .\n\n"
+    shown = JOINED.replace("@@ end", f"{units}@@ sockets\n {SHIM}\n\n@@ end")
+    machine = Machine(shown)
+    found = await ask(source(machine))
+    assert (found.runtime, "runtime" in machine.order) == (None, False)
+    alive = await ask(source(Machine(shown.replace("failed", "active"))))
+    assert alive.runtime is not None
+    assert alive.runtime.socket == SHIM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kubewright.model.doctor.look import Look
 from kubewright.model.doctor.reserved import Reservation
@@ -22,6 +22,8 @@ class Ended:
     reason: str = ""
     message: str = ""
     at: datetime | None = None
+    lasted: timedelta | None = None
+    """For how long it had run."""
 
     def __str__(self) -> str:
         words = f"ended with {self.code}"
@@ -53,6 +55,8 @@ class RuntimeFacts:
     """Why it does not answer."""
     evidence: tuple[str, ...] = ()
     """What systemd says of it then."""
+    socket: str = ""
+    """Where it was asked; empty where that was not found out."""
     name: str = ""
     ready: bool = True
     network_ready: bool = True

@@ -23,7 +23,14 @@ CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 FORWARD = "/proc/sys/net/ipv4/ip_forward"
 BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 SWAPS = "/proc/swaps"
-UNITS = ("kubelet.service", "containerd.service", "crio.service", "cri-docker.service", ETCD_UNIT)
+UNITS = (
+    "kubelet.service",
+    "containerd.service",
+    "crio.service",
+    "cri-docker.service",
+    "docker.service",
+    ETCD_UNIT,
+)
 CONTAINERD_ROOT = "/var/lib/containerd"
 PLACES = (KUBELET_DIR, CONTAINERD_ROOT, "/var/lib/etcd")
 """Whose file systems must have room: the kubelet's, the images', etcd's."""
@@ -71,6 +78,7 @@ room() {
 }
 section disks; room -Pk "$3"
 section inodes; room -Pi "$3"
+section sockets; [ ! -S /var/run/dockershim.sock ] || echo /var/run/dockershim.sock | show
 section addresses; ip -o addr show | show
 pid=$(systemctl show -p MainPID --value kubelet)
 if [ "${pid:-0}" != 0 ]; then
@@ -150,6 +158,8 @@ class Look:
     disks: Mapping[str, Disk] = field(default_factory=dict)
     """By the place asked for."""
     inodes: Mapping[str, Disk] = field(default_factory=dict)
+    sockets: tuple[str, ...] = ()
+    """dockershim's, where it is: a kubelet until 1.23 that has docker for its runtime serves CRI itself."""
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of links, with their prefixes."""
     cgroups: Mapping[str, str] = field(default_factory=dict)
@@ -256,6 +266,7 @@ def parse_look(text: str) -> Look:
         },
         disks=_disks(found.get("disks", ())),
         inodes=_disks(found.get("inodes", ())),
+        sockets=tuple(found.get("sockets", ())),
         addresses=_addresses(found.get("addresses", ())),
         cgroups=_cgroups(found.get("cgroup", ())),
         command=tuple(found.get("command", ())),

@@ -13,9 +13,9 @@ from kubewright.model.status import CONTROL_PLANE_PARTS
 
 STARTED = timedelta(minutes=2)
 """A kubelet that has run for as long has started what it is to start."""
-RECENT = timedelta(minutes=10)
-OFTEN = 3
-"""A container that has ended as often within `RECENT`, and with an error, does not come to rest."""
+RECENT, SHORT, OFTEN = timedelta(minutes=3), timedelta(minutes=2), 3
+"""A container that has ended within `RECENT`, had run for less than `SHORT`, and was started again `OFTEN` times
+does not come to rest. A runtime keeps one ended container; the attempts tell how many there were."""
 _BAD = re.compile(
     r"\b(panic|fatal|error|failed|cannot|refused|denied|no space|expired|unable)\b|^[EF]\d{4} ", re.IGNORECASE
 )
@@ -56,15 +56,15 @@ def nothing_runs(node: NodeFacts) -> bool:
 
 
 def loops(facts: DoctorFacts, node: NodeFacts, container: str) -> bool:
-    """Whether a container has ended with an error again and again of late, whatever it does at the moment."""
+    """Whether a container that runs has ended often, soon after its start and of late: it will end again.
+
+    One that has run for long and was restarted, as a controller that has lost its Lease, is no such.
+    """
+    if node.runtime is None:
+        return False
     look = node.look
     now = look.now if look is not None and look.now is not None else facts.now
-    ended = [one.ended for one in node.runtime.of(container) if one.ended] if node.runtime else []
-    recent = [one for one in ended if one.code != 0 and one.at is not None and now - one.at < RECENT]
-    newest = max((one.attempt for one in node.runtime.of(container)), default=0) if node.runtime else 0
-    # A runtime keeps one ended container of each; the attempts tell how many there were.
-    return (
-        bool(recent)
-        and newest >= OFTEN
-        and all(one.at is not None and now - one.at < timedelta(minutes=6) for one in recent)
-    )
+    found = node.runtime.of(container)
+    failed = [one.ended for one in found if one.ended is not None and one.ended.code != 0]
+    soon = [one for one in failed if one.at and now - one.at < RECENT and one.lasted and one.lasted < SHORT]
+    return bool(soon) and max(one.attempt for one in found) >= OFTEN

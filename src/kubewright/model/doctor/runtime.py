@@ -8,6 +8,8 @@ from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Severity
 
 _EXEC = "exec format error"
+_UNITS = {"crio": "crio", "cri-dockerd": "cri-docker", "dockershim": "docker"}
+"""Whose socket has such a part in its path."""
 
 
 def dead(facts: DoctorFacts) -> Iterator[Finding]:
@@ -15,13 +17,8 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
     for node, look in facts.looks():
         if not look.joined or node.runtime is None or node.runtime.answers:
             continue
-        units = [
-            name
-            for name in ("containerd", "crio", "cri-docker")
-            if name in look.units and look.units[name].exists
-        ]
-        unit = units[0] if units else "containerd"
-        state = [f"{unit}: {look.units[unit].words}"] if units else []
+        unit = next((name for part, name in _UNITS.items() if part in node.runtime.socket), "containerd")
+        state = [f"{unit}: {look.units[unit].words}"] if unit in look.units else []
         yield Finding(
             "runtime-dead",
             Severity.ERROR,

@@ -151,7 +151,10 @@ def test_the_leader_that_is_missed_follows_from_a_component_that_is_down() -> No
 def test_a_component_that_ends_again_and_again_is_named_while_it_runs() -> None:
     base = runtime("cp1")
     old = tuple(
-        Container("kube-scheduler-cp1", "kube-scheduler", number, False, ended(2)) for number in (4, 5)
+        Container(
+            "kube-scheduler-cp1", "kube-scheduler", number, False, ended(2, lasted=timedelta(seconds=1))
+        )
+        for number in (4, 5)
     )
     now = Container("kube-scheduler-cp1", "kube-scheduler", 6, True)
     rest = tuple(one for one in base.containers if one.name != "kube-scheduler")
@@ -159,8 +162,17 @@ def test_a_component_that_ends_again_and_again_is_named_while_it_runs() -> None:
     assert only(found).cause == "kube-scheduler ends again and again"
 
 
-@pytest.mark.parametrize("end", [ended(0), Ended(1, at=NOW - timedelta(hours=3))])
-def test_a_restart_that_was_asked_for_or_is_long_ago_is_no_fault(end: Ended) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        ended(0, lasted=timedelta(seconds=1)),
+        ended(1, lasted=timedelta(hours=2)),
+        ended(1),
+        Ended(1, at=NOW - timedelta(hours=3), lasted=timedelta(seconds=1)),
+    ],
+    ids=["asked for", "after a long run", "nobody knows", "long ago"],
+)
+def test_a_restart_that_does_not_repeat_itself_is_no_fault(end: Ended) -> None:
     base = runtime("cp1")
     old = Container("kube-scheduler-cp1", "kube-scheduler", 5, False, end)
     assert kinds(facts([seen("cp1", replace(base, containers=(*base.containers, old)))])) == []
