@@ -135,13 +135,18 @@ def ca_hash(lab: Lab) -> str:
 
 
 def etcd_members(lab: Lab) -> str:
-    """What etcdctl says of the members, by the etcd of cp1."""
+    """What etcdctl says of the members, by the etcd of cp1.
+
+    The Pod of a static one that has changed is another one, of which the API knows a moment later.
+    """
     pki_dir = "/etc/kubernetes/pki/etcd"
     return on(
         lab, "cp1",
+        "for n in $(seq 30); do "
         "url=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml); "
         f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=$url "
-        f"--cacert={pki_dir}/ca.crt --cert={pki_dir}/server.crt --key={pki_dir}/server.key member list",
+        f"--cacert={pki_dir}/ca.crt --cert={pki_dir}/server.crt --key={pki_dir}/server.key member list && exit; "
+        "sleep 1; done; exit 1",
     )  # fmt: skip
 
 

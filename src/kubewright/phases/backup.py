@@ -17,6 +17,7 @@ from kubewright.model.backup import BackedUp
 from kubewright.model.manifests import ETCD, manifest_path
 from kubewright.model.objects import Object, read_mapping
 from kubewright.model.reset import container_flags
+from kubewright.phases.containers import running_container
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 
@@ -77,18 +78,6 @@ sync "$folder/absent.part" "$folder/files.tar.part" 2>/dev/null
 mv -f -- "$folder/absent.part" "$folder/absent" && mv -f -- "$folder/files.tar.part" "$folder/files.tar"
 """
 
-_CONTAINER = r"""
-running=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }')
-for id in $(ctr -n k8s.io containers ls -q \
-    "labels.\"io.kubernetes.pod.namespace\"==kube-system,labels.\"io.kubernetes.container.name\"==$1"); do
-  case "
-$running
-" in *"
-$id
-"*) echo "$id"; exit ;; esac
-done
-"""
-
 # A snapshot ends with the SHA-256 of what is before it (etcd's API reference, SnapshotResponse), which a restore
 # wants.
 _MOVE = r"""
@@ -114,11 +103,6 @@ async def room(node: Node, data_dir: str = "") -> tuple[int, int]:
     done = await node.host.shell(_ROOM, "/", db, data_dir, model.BACKUPS, *model.KEPT)
     files, size, free = (int(row) for row in done.text.split())
     return model.room_needed(files, size), free
-
-
-async def running_container(host: Host, name: str) -> str:
-    """The id of the container of this name that runs in kube-system on a host; empty where none does."""
-    return (await host.shell(_CONTAINER, name)).text
 
 
 async def backed_up(host: Host, backup_id: str, paths: Sequence[str]) -> dict[str, bytes]:

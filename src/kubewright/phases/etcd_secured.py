@@ -12,6 +12,7 @@ from kubewright.events import Activity
 from kubewright.model import etcd_secured as model
 from kubewright.model.manifests import API_SERVER, ETCD, manifest_path
 from kubewright.model.objects import Object, read_mapping
+from kubewright.phases.containers import end_containers, running_container
 from kubewright.phases.controlplane import ApiServerUp, StaticPods
 from kubewright.phases.etcd import credentials
 from kubewright.phases.node import Node
@@ -22,6 +23,9 @@ _ANSWER = 60.0
 """Seconds in which etcd answers: an earlier run may have just changed its manifest."""
 _SERVES = 180.0
 _REQUEST = 3.0
+_LAST_ANSWERS = 1.0
+"""Seconds for the requests that an API server has when it ends. It takes no others from then on, and would wait a
+minute for its watches, which nobody ends."""
 
 
 class EtcdSecured(Phase):
@@ -85,7 +89,16 @@ class EtcdSecured(Phase):
                 await etcd.update(self._only.id, self._due.peer_urls)
         if self._pods is not None:
             activity.progress("restart etcd and the API server")
+            if self._due.etcd and self._due.api_server:
+                await self._end_api_server()
             await self._pods.act(changes, activity)
+
+    async def _end_api_server(self) -> None:
+        """One that ends while etcd is away answers nobody for 20 s, in which it tries to take its address off the
+        Service `kubernetes` (twice the interval of its endpoint reconciler). A run that is killed here leaves an
+        API server that its kubelet starts again."""
+        if container := await running_container(self._node.host, API_SERVER):
+            await end_containers(self._node.host, [container], patience=_LAST_ANSWERS)
 
     async def verify(self, activity: Activity) -> None:
         """Wait until etcd serves by TLS, under its peer URL, and the API server answers from it."""

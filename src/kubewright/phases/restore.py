@@ -13,7 +13,8 @@ from kubewright.model.arguments import EtcdMember
 from kubewright.model.conversion import RECORD
 from kubewright.model.manifests import ETCD
 from kubewright.model.reset import container_flags
-from kubewright.phases.backup import etcd_pod, running_container
+from kubewright.phases.backup import etcd_pod
+from kubewright.phases.containers import running_container
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 

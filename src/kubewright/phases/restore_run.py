@@ -11,6 +11,7 @@ from kubewright.errors import ExitCode, HostError
 from kubewright.events import Activity
 from kubewright.model.objects import SYSTEM
 from kubewright.phases.alive import renewed
+from kubewright.phases.containers import end_containers
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.phases.waiting import container_evidence, unit_evidence, wait_until
@@ -18,20 +19,6 @@ from kubewright.phases.waiting import container_evidence, unit_evidence, wait_un
 _UNIT = "kubelet.service"
 _RUN_DEADLINE = 180.0
 _REPORT_DEADLINE = 120.0
-# Ends tasks as their kubelet would: they are asked to, and get some seconds for it.
-_END = r"""
-for id; do ctr -n k8s.io tasks kill -s SIGTERM "$id"; done 2>/dev/null
-n=0
-while [ $((n += 1)) -lt 50 ]; do
-  left=$(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" { print $1 }')
-  some=
-  for id; do if printf '%s\n' "$left" | grep -qxF -- "$id"; then some=yes; fi; done
-  [ -n "$some" ] || exit 0
-  sleep 0.2
-done
-for id; do ctr -n k8s.io tasks kill -s SIGKILL "$id"; done 2>/dev/null
-true
-"""
 
 
 class KubeletStopped(Phase):
@@ -200,7 +187,7 @@ class WatchersRestarted(Phase):
 
     async def act(self, changes: Sequence[Change], activity: Activity) -> None:
         """End them; the kubelet starts them again."""
-        await self._node.host.shell(_END, *(one.id for one in self._before), timeout=60)
+        await end_containers(self._node.host, [one.id for one in self._before])
 
     async def verify(self, activity: Activity) -> None:
         """Wait until each has a successor, or its sandbox is gone: a Pod that is younger than the backup is no

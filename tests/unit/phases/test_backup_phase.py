@@ -14,7 +14,8 @@ from kubewright.events import Events
 from kubewright.model import backup as model
 from kubewright.model.backup import BackedUp
 from kubewright.phases import backup
-from kubewright.phases.backup import Backup, BackupWhole, backed_up, copy_snapshot, room, running_container
+from kubewright.phases.backup import Backup, BackupWhole, backed_up, copy_snapshot, room
+from kubewright.phases.containers import running_container
 from kubewright.phases.node import Node
 
 ID = "20261122-001500"
