@@ -26,6 +26,7 @@ Examples:
   kubewright doctor --host root@192.168.7.11
   kubewright doctor -f cluster.yaml --fix
   kubewright doctor -f cluster.yaml --collect bundle.tar.gz
+  kubewright doctor --explain P37
   kubewright doctor -f cluster.yaml -o json | jq -r '.findings[].cause'"""
 )
 @click.option(
@@ -46,9 +47,18 @@ Examples:
     metavar="FILE",
     help="Write what was seen into this tar.gz file, without secrets.",
 )
+@click.option(
+    "--explain", default="", metavar="ID", help="Print the page of a pitfall, such as P37, and end."
+)
 @output_option("text", "json", "yaml")
 def doctor(
-    node: NodeOptions, file: Path | None, fix: bool, yes: bool, collect: Path | None, output: str
+    node: NodeOptions,
+    file: Path | None,
+    fix: bool,
+    yes: bool,
+    collect: Path | None,
+    explain: str,
+    output: str,
 ) -> None:
     """Find what is wrong with a cluster, or with one of its nodes, and why.
 
@@ -57,6 +67,11 @@ def doctor(
 
     The exit code is 0 if nothing was found, 35 if there are warnings alone, and 36 if something is broken.
     """
+    if explain:
+        from kubewright.model.pitfalls import page
+
+        click.echo(page(explain), nl=False)
+        return
     if file is not None and node.host:
         raise click.UsageError("-f names all hosts already: leave --host out")
     if yes and not fix:

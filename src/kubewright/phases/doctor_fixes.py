@@ -1,4 +1,4 @@
-"""What `doctor --fix` does on a host: free addresses that no Pod has, account for the kubelet's resources."""
+"""What `doctor --fix` does on a host: free addresses, account for the kubelet, remove an old bridge."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kubewright.hosts import Host
 from kubewright.hosts.units import unit_lines
 from kubewright.model.doctor.finding import Fix
 from kubewright.model.doctor.host import ACCOUNTING
+from kubewright.model.doctor.network import REMOVE_BRIDGE
 from kubewright.model.doctor.reserved import FREE_ADDRESSES, RESERVED, dead_reservations, parse_reserved
 from kubewright.phases.phase import Action, Change, Phase
 
@@ -95,10 +96,36 @@ class CgroupAccounting(Phase):
             )  # fmt: skip
 
 
+class RemoveBridge(Phase):
+    """Remove a bridge of an older pod network (P38)."""
+
+    name = REMOVE_BRIDGE
+    title = "Remove the old bridge"
+
+    def __init__(self, host: Host, bridge: str) -> None:
+        self.host_name = host.name
+        self._host = host
+        self._bridge = bridge
+
+    async def look(self) -> Sequence[Change]:
+        """Whether there is such a bridge; a link of another type is not touched."""
+        shown = await self._host.run(
+            ["ip", "-o", "link", "show", "type", "bridge", "dev", self._bridge], check=False
+        )
+        return [Change(Action.DELETE, f"link {self._bridge}", self.host_name)] if shown.text.strip() else []
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Take it down and away."""
+        await self._host.run(["ip", "link", "set", "dev", self._bridge, "down"])
+        await self._host.run(["ip", "link", "delete", "dev", self._bridge, "type", "bridge"])
+
+
 def phase_of(fix: Fix, host: Host, socket: str) -> Phase:
     """The phase that does what a finding offers; `socket` is the runtime's."""
     if fix.name == FREE_ADDRESSES:
         return FreeAddresses(host, fix.arguments[0], socket)
     if fix.name == ACCOUNTING:
         return CgroupAccounting(host)
+    if fix.name == REMOVE_BRIDGE:
+        return RemoveBridge(host, fix.arguments[0])
     raise AssertionError(f"there is no fix {fix.name}")

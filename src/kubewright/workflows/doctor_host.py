@@ -14,15 +14,18 @@ from kubewright.clients.cri import (
     open_cri,
     socket_path,
 )
+from kubewright.clients.server import Server
 from kubewright.errors import KubewrightError
 from kubewright.hosts import Host
 from kubewright.model.config.cluster import HostSpec
+from kubewright.model.doctor.cni import pod_network
 from kubewright.model.doctor.facts import Container, Ended, NodeFacts, RuntimeFacts
 from kubewright.model.doctor.look import LOOK, Look, arguments, parse_look
-from kubewright.model.doctor.network import pod_network
 from kubewright.model.doctor.reserved import RESERVED, Reservation, parse_reserved
 from kubewright.model.kubelet import INSTANCE_CONFIG_PATH
+from kubewright.model.manifests import CONTROLLER, SCHEDULER_POD
 from kubewright.model.objects import SYSTEM, read_mapping
+from kubewright.phases.serving import not_serving
 from kubewright.workflows.status_ask import ASK, bounded
 from kubewright.workflows.status_ask import LOOK as PATIENCE
 from kubewright.workflows.status_host import HostSource
@@ -46,18 +49,20 @@ class DoctorHost:
         self._error = ""
         self._runtime: RuntimeFacts | None = None
         self._reserved: tuple[Reservation, ...] = ()
+        self._mute: dict[str, str] = {}
         self.source = HostSource(spec, open_, pki, wanted, self._ask)
 
     def forget(self) -> None:
         """Before another look."""
         self._look, self._raw, self._error, self._runtime, self._reserved = None, "", "", None, ()
+        self._mute = {}
 
     def facts(self, error: str) -> NodeFacts:
         """What was found; `error` is why the host did not let us in."""
         look = self._look
         plane = self._plane or (look is not None and look.has_plane)
         why = "" if look else error or self._error or "it was not asked"
-        return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._raw)
+        return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._mute, self._raw)
 
     async def _ask(self, host: Host) -> None:
         done, error = await bounded(
@@ -75,9 +80,14 @@ class DoctorHost:
         if not look.joined and not look.manifests:
             return
         self._runtime = await ask_runtime(host, look)
+        if self._runtime is None or not self._runtime.answers:
+            return
         network = pod_network(look)
-        if network and self._runtime is not None and self._runtime.answers:
-            self._reserved = await ask_reserved(host, network)
+        async with asyncio.TaskGroup() as group:
+            mute = group.create_task(ask_controllers(host, look, self._runtime))
+            if network:
+                self._reserved = await ask_reserved(host, network)
+        self._mute = mute.result()
 
 
 async def ask_runtime(host: Host, look: Look) -> RuntimeFacts | None:
@@ -141,6 +151,20 @@ async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
 
 def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:
     return Container(pod.name, one.name, one.attempt, one.running, ended)
+
+
+async def ask_controllers(host: Host, look: Look, runtime: RuntimeFacts) -> dict[str, str]:
+    """Of the controllers whose containers run, those that do not say that they are well. Raises nothing."""
+    pods = {name: read_mapping(look.manifests.get(name, "")) for name in (CONTROLLER, SCHEDULER_POD)}
+    nobody = Server("")  # controllers say it to everybody
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            name: group.create_task(bounded(not_serving(host, name, pod, nobody, ""), ASK + 1))
+            for name, pod in pods.items()
+            if pod is not None and runtime.runs(name)
+        }
+    said = {name: task.result() for name, task in tasks.items()}
+    return {name: why or error for name, (why, error) in said.items() if why or error}
 
 
 async def ask_reserved(host: Host, network: str) -> tuple[Reservation, ...]:

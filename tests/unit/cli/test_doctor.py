@@ -175,3 +175,10 @@ def test_a_bundle_is_written_where_it_is_asked_for(tmp_path: Path, found: list[S
     assert result.exit_code == 0
     assert path.stat().st_size > 0
     assert str(path) in result.stderr
+
+
+def test_the_page_of_a_pitfall_is_printed_and_nobody_is_asked() -> None:
+    result = run("--explain", "p37")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# P37")
+    assert run("--explain", "P99").exit_code == ExitCode.USAGE

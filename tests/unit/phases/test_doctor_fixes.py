@@ -17,7 +17,13 @@ from kubewright.events import Events
 from kubewright.hosts import Completed
 from kubewright.model.doctor.finding import Fix
 from kubewright.phases import doctor_fixes
-from kubewright.phases.doctor_fixes import ACCOUNTING_PATH, CgroupAccounting, FreeAddresses, phase_of
+from kubewright.phases.doctor_fixes import (
+    ACCOUNTING_PATH,
+    CgroupAccounting,
+    FreeAddresses,
+    RemoveBridge,
+    phase_of,
+)
 
 
 class Cri:
@@ -118,9 +124,26 @@ async def test_a_kubelet_that_does_not_start_with_it_is_an_error_with_the_way_ba
     assert ACCOUNTING_PATH in caught.value.hint
 
 
+class Links(MemoryHost):
+    """A host with one bridge."""
+
+    async def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.commands.append(tuple(argv))
+        return Completed(tuple(argv), 0, b"7: cni0: <BROADCAST>" if "cni0" in argv else b"")
+
+
+async def test_a_bridge_is_removed_and_no_other_link() -> None:
+    host = Links()
+    assert len(await RemoveBridge(host, "cni0").run(Events())) == 1
+    assert host.commands[-1] == ("ip", "link", "delete", "dev", "cni0", "type", "bridge")
+    assert list(await RemoveBridge(host, "eth0").run(Events())) == []
+    assert not any("eth0" in words and "delete" in words for words in host.commands)
+
+
 def test_each_fix_has_its_phase() -> None:
     host = MemoryHost()
     assert isinstance(phase_of(Fix("free-addresses", "x", "w1", ("cbr0",)), host, "s"), FreeAddresses)
     assert isinstance(phase_of(Fix("cgroup-accounting", "x", "w1"), host, "s"), CgroupAccounting)
+    assert isinstance(phase_of(Fix("remove-bridge", "x", "w1", ("cni0",)), host, "s"), RemoveBridge)
     with pytest.raises(AssertionError):
         phase_of(Fix("x", "x", "w1"), host, "s")

@@ -16,10 +16,11 @@ from tests.unit.phases.memory_host import MemoryHost
 from kubewright.errors import HostError
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
+from kubewright.model.doctor.facts import Container, RuntimeFacts
 from kubewright.model.doctor.look import LOOK, Look
 from kubewright.model.doctor.reserved import RESERVED
 from kubewright.workflows import doctor_host
-from kubewright.workflows.doctor_host import DoctorHost, runtime_socket
+from kubewright.workflows.doctor_host import DoctorHost, ask_controllers, runtime_socket
 from kubewright.workflows.status_parts import Wanted
 
 JOINED = """
@@ -219,3 +220,25 @@ async def test_dockershim_is_not_missed_beside_a_dead_kubelet() -> None:
     alive = await ask(source(Machine(shown.replace("failed", "active"))))
     assert alive.runtime is not None
     assert alive.runtime.socket == SHIM
+
+
+async def test_controllers_whose_containers_run_are_asked_how_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def not_serving(_host: object, component: str, *_: object) -> str | None:
+        asked.append(component)
+        return "it hangs" if component == "kube-scheduler" else None
+
+    monkeypatch.setattr(doctor_host, "not_serving", not_serving)
+    files = {
+        f"/etc/kubernetes/manifests/{name}.yaml": "kind: Pod"
+        for name in ("kube-scheduler", "kube-controller-manager")
+    }
+    runs = [Container(f"{name}-w1", name, 0, True) for name in ("kube-scheduler", "kube-controller-manager")]
+    found = await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True, containers=tuple(runs)))
+    assert found == {"kube-scheduler": "it hangs"}
+    assert sorted(asked) == ["kube-controller-manager", "kube-scheduler"]
+    assert await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True)) == {}
+    assert await ask_controllers(Machine(), Look(), RuntimeFacts(True, containers=tuple(runs))) == {}

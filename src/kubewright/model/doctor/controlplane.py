@@ -62,6 +62,8 @@ def component_down(facts: DoctorFacts) -> Iterator[Finding]:
                     yield _gone(node, name, kind, breaks)
             elif not node.runtime.runs(name):
                 yield _ended(node, name, kind, breaks, "does not run")
+            elif name in node.mute:
+                yield _ended(node, name, kind, breaks, "runs, and does not answer", node.mute[name])
             elif loops(facts, node, name):
                 yield _ended(node, name, kind, breaks, "ends again and again")
 
@@ -82,14 +84,14 @@ def _gone(node: NodeFacts, name: str, kind: str, breaks: str) -> Finding:
     )
 
 
-def _ended(node: NodeFacts, name: str, kind: str, breaks: str, how: str) -> Finding:
+def _ended(node: NodeFacts, name: str, kind: str, breaks: str, how: str, *more: str) -> Finding:
     return Finding(
         kind,
         Severity.ERROR,
         f"{name} {how}",
         hosts=(node.name,),
         pitfall="P21",
-        evidence=last_words(node, name),
+        evidence=(*more, *last_words(node, name)),
         breaks=breaks,
         mend=(
             f"tail -n 50 /var/log/pods/kube-system_{name}-*/{name}/*.log",

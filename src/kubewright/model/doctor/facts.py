@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kubewright.model.doctor.look import Look
@@ -92,6 +92,8 @@ class NodeFacts:
     reserved: tuple[Reservation, ...] = ()
     """Read after the runtime was asked: what is reserved for no sandbox then is no Pod that has just gone."""
 
+    mute: Mapping[str, str] = field(default_factory=dict)
+    """Controllers whose containers run and that do not say that they are well, each with what was seen."""
     raw: str = ""
     """What the look printed, for a bundle."""
 

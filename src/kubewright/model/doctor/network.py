@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kubewright.model.doctor.cni import configurations, misplaced, plugins, pod_network, subnets
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.model.doctor.look import CNI_DIR, SUBNET_ENV, Look
@@ -16,71 +15,11 @@ from kubewright.model.doctor.reserved import FREE_ADDRESSES, dead_reservations
 from kubewright.model.objects import SYSTEM
 from kubewright.model.status import node_status, pod_trouble
 
+REMOVE_BRIDGE = "remove-bridge"
+"""The fix that removes a bridge of an older pod network."""
 _MANY = 10
 _FEW_LEFT = 5
 _NETWORKS = re.compile(r"flannel|calico|cilium|weave|canal|antrea|kube-router|kubewright-network")
-
-
-def configurations(look: Look) -> list[tuple[str, dict[str, Any]]]:
-    """The CNI configurations by path, in the order in which a runtime reads them."""
-    found = []
-    for path, text in sorted(look.files.items()):
-        if path.startswith(f"{CNI_DIR}/"):
-            try:
-                document = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(document, dict):
-                found.append((path, document))
-    return found
-
-
-def _plugins(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    plugins = document.get("plugins", [document])
-    return [one for one in plugins if isinstance(one, dict)] if isinstance(plugins, list) else []
-
-
-def pod_network(look: Look) -> str:
-    """The name under which the node's pod network reserves addresses; empty where host-local is not used."""
-    for _, document in configurations(look)[:1]:
-        for plugin in _plugins(document):
-            ipam = plugin.get("ipam")
-            if isinstance(ipam, dict) and ipam.get("type") == "host-local":
-                return str(document.get("name", ""))
-            if plugin.get("type") == "flannel":  # it delegates to bridge, with host-local, under its own name
-                delegate = plugin.get("delegate")
-                return str(
-                    (delegate.get("name") if isinstance(delegate, dict) else "") or document.get("name", "")
-                )
-    return ""
-
-
-def _list(value: Any) -> list[Any]:
-    """A list of a file that anybody may have written."""
-    return value if isinstance(value, list) else []
-
-
-def _subnets(look: Look) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """The node's own part of the pod network, by flannel's file or the CNI configuration."""
-    texts = re.findall(r"^FLANNEL_SUBNET=(\S+)", look.files.get(SUBNET_ENV, ""), re.MULTILINE)
-    for _, document in [] if texts else configurations(look)[:1]:
-        for plugin in _plugins(document):
-            ipam = plugin.get("ipam")
-            if isinstance(ipam, dict):
-                texts += [str(ipam["subnet"])] if ipam.get("subnet") else []
-                texts += [
-                    str(one["subnet"])
-                    for ranges in _list(ipam.get("ranges"))
-                    for one in _list(ranges)
-                    if isinstance(one, dict) and one.get("subnet")
-                ]
-    found = []
-    for text in texts:
-        try:
-            found.append(ipaddress.ip_network(text, strict=False))
-        except ValueError:
-            continue
-    return found
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------
@@ -94,7 +33,7 @@ def leaked(facts: DoctorFacts) -> Iterator[Finding]:
             continue
         gone = dead_reservations(node.reserved, runtime.sandboxes, network)
         said = _said(look, "no IP addresses available")
-        four = [one for one in _subnets(look) if one.version == 4]
+        four = [one for one in subnets(look) if one.version == 4]
         mine = sum(1 for one in node.reserved if one.network == network and ":" not in one.address)
         # Without the network's own address, the broadcast address and the gateway.
         room = sum(one.num_addresses - 3 for one in four)
@@ -131,42 +70,34 @@ def _said(look: Look, words: str) -> list[str]:
 def bridge_address(facts: DoctorFacts) -> Iterator[Finding]:
     """A bridge with the address of an older pod network (P38)."""
     for node, look in facts.looks():
-        for name in _bridges(look):
-            have = [one for one in look.addresses.get(name, ()) if not one.startswith("fe80")]
-            subnets = _subnets(look)
-            if not have or not subnets or any(_inside(one, subnets) for one in have):
-                continue
+        for name, have in misplaced(look).items() if look.joined else ():
             yield Finding(
                 "bridge-address",
                 Severity.ERROR,
-                f"the bridge {name} has an address of another pod network",
+                f"the bridge {name} is of an older pod network",
                 hosts=(node.name,),
                 pitfall="P38",
                 evidence=(
                     f"{name}: {', '.join(have)}",
-                    f"the node's Pods are in {', '.join(map(str, subnets))}",
+                    f"the node's Pods are in {', '.join(map(str, subnets(look)))}",
                     *_said(look, "already has an IP address different from"),
                 ),
-                breaks=f"{name} already has an IP address different from the one wanted: no Pod gets a network",
-                mend=(f"ip link set {name} down && ip link delete {name}; the next Pod makes it anew",),
+                breaks=f"{name} already has an IP address different from the one wanted, or takes the node's routes: "
+                "no new Pod gets a network",
+                mend=(
+                    "kubectl drain the node, if Pods hang on the bridge",
+                    f"ip link set {name} down && ip link delete {name}: the next Pod makes it anew",
+                ),
+                fixes=(
+                    Fix(
+                        REMOVE_BRIDGE,
+                        f"remove {name}",
+                        node.name,
+                        (name,),
+                        interrupts="Pods that hang on it lose their network",
+                    ),
+                ),
             )
-
-
-def _bridges(look: Look) -> list[str]:
-    """The bridges of the pod network: bridge's and flannel's default is cni0."""
-    names = []
-    for _, document in configurations(look)[:1]:
-        for plugin in _plugins(document):
-            if plugin.get("type") in ("bridge", "flannel"):
-                delegate = plugin.get("delegate")
-                inner = delegate if isinstance(delegate, dict) else plugin
-                names.append(str(inner.get("bridge") or "cni0"))
-    return names
-
-
-def _inside(address: str, subnets: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    one = ipaddress.ip_interface(address).ip
-    return any(one in subnet for subnet in subnets if subnet.version == one.version)
 
 
 # -- the network's agent ----------------------------------------------------------------------------------------
@@ -178,7 +109,7 @@ def subnet_env(facts: DoctorFacts) -> Iterator[Finding]:
         wanted = [
             str(plugin.get("subnetFile") or SUBNET_ENV)
             for _, document in configurations(look)[:1]
-            for plugin in _plugins(document)
+            for plugin in plugins(document)
             if plugin.get("type") == "flannel"
         ]
         if (

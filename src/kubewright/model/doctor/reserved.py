@@ -63,7 +63,12 @@ def _owner(line: str) -> tuple[str, str]:
 def dead_reservations(
     reserved: Iterable[Reservation], sandboxes: Collection[str], network: str
 ) -> list[Reservation]:
-    """The addresses of the pod network whose sandbox there is not any more, or that name none."""
+    """The addresses of the pod network whose sandbox there is not any more, or that name none.
+
+    A runtime without any sandbox is not believed: each node runs kube-proxy at least, so that it may be another's.
+    """
+    if not sandboxes:
+        return []
     return [
         one
         for one in reserved

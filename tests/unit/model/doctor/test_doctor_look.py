@@ -213,3 +213,8 @@ def test_a_network_without_reservations_has_none(tmp_path: Path) -> None:
     assert (
         parse_reserved(shell(RESERVED.replace("/var/lib/cni/networks", str(tmp_path)), "cbr0"), "cbr0") == ()
     )
+
+
+def test_a_runtime_without_any_sandbox_is_not_believed() -> None:
+    found = parse_reserved("1000\n400 10.1.1.3\n@@\n10.1.1.3:gone\n", "cbr0")
+    assert dead_reservations(found, set(), "cbr0") == []

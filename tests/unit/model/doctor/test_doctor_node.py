@@ -37,10 +37,10 @@ from tests.unit.model.doctor.doctor_world import (
     with_files,
 )
 
+from kubewright.model.doctor.cni import pod_network
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.doctor.host import amount
 from kubewright.model.doctor.look import BRIDGE_FILTER, CNI_DIR, FORWARD, KUBELET_CONF, SWAPS, Disk
-from kubewright.model.doctor.network import pod_network
 from kubewright.model.doctor.reserved import Reservation
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH, KUBELET_DIR
@@ -543,3 +543,19 @@ def test_a_damaged_cni_configuration_breaks_no_diagnosis(ranges: Any) -> None:
 def test_of_several_reasons_the_last_one_counts() -> None:
     journal = ("F0101 running with swap on is not supported", "Error: unknown flag: --colour")
     assert "flags" in only(facts([seen("w1", units=DEAD, journal=journal)])).cause
+
+
+@pytest.mark.parametrize(
+    ("address", "found"), [("10.244.1.1/24", 1), ("10.244.0.1/16", 1), ("10.85.0.1/16", 0), ("fe80::1/64", 0)]
+)
+def test_a_bridge_that_is_left_behind_counts_where_its_range_covers_the_nodes(
+    address: str, found: int
+) -> None:
+    broken = kinds(facts([seen("w1", addresses={"cni0": (address,), "docker0": ("10.244.1.1/24",)})]))
+    assert broken == [("bridge-address", ("w1",))] * found
+
+
+def test_removing_a_bridge_is_offered_with_what_it_interrupts() -> None:
+    [fix] = only(facts([seen("w1", addresses={"cni0": ("10.244.1.1/24",)})])).fixes
+    assert (fix.name, fix.arguments) == ("remove-bridge", ("cni0",))
+    assert "Pods" in fix.interrupts

@@ -347,3 +347,12 @@ def test_whatever_logs_too_much_is_named(name: str) -> None:
             "tolerations": [{"operator": "Exists"}]}}}}  # fmt: skip
         found = only(facts(objects=replace(objects(), daemon_sets=daemons)))
         assert (found.hosts, found.evidence) == ((), ("kube-system/kube-proxy: --v=5",))
+
+
+def test_a_controller_that_hangs_is_named_although_its_container_runs() -> None:
+    why = "kube-scheduler does not answer on port 10259: no answer in time"
+    found = only(facts([replace(seen("cp2"), mute={"kube-scheduler": why})]))
+    assert (found.kind, found.hosts, found.cause) == (
+        "scheduler-down", ("cp2",), "kube-scheduler runs, and does not answer",
+    )  # fmt: skip
+    assert found.evidence[0] == why
