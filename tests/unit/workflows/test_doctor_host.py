@@ -212,7 +212,7 @@ def test_the_kubelets_own_socket_goes_before_dockershims() -> None:
 
 async def test_dockershim_is_not_missed_beside_a_dead_kubelet() -> None:
     """It is part of the kubelet: the one that is dead is named, and no runtime."""
-    units = "@@ units\n Id=kubelet.service\n LoadState=loaded\n ActiveState=failed\n .\n\n"
+    units = "@@ units\n Id=kubelet.service\n LoadState=loaded\n ActiveState=failed\n\n"
     shown = JOINED.replace("@@ end", f"{units}@@ sockets\n {SHIM}\n\n@@ end")
     machine = Machine(shown)
     found = await ask(source(machine))

@@ -62,10 +62,8 @@ show() { sed -e '/client-key-data:/d' -e '/token:/d' -e 's/^/ /'; }
 section time; date +%s | show
 section name; hostname | show
 section units
-for unit in $2; do
-  systemctl show -p Id -p LoadState -p UnitFileState -p ActiveState -p SubState -p Result -p MainPID \
-    -p NRestarts -p ActiveEnterTimestampMonotonic -p ExecMainStatus "$unit" | show; echo ' .'
-done
+systemctl show -p Id -p LoadState -p UnitFileState -p ActiveState -p SubState -p Result -p MainPID \
+  -p NRestarts -p ActiveEnterTimestampMonotonic -p ExecMainStatus $2 | show
 printf '%s\n' "$1" | while IFS= read -r path; do
   [ ! -r "$path" ] || { section "file:$path"; show <"$path"; }
 done
@@ -296,8 +294,8 @@ def _first(lines: Sequence[str]) -> str:
 def _units(lines: Sequence[str], uptime: float) -> dict[str, Unit]:
     units: dict[str, Unit] = {}
     values: dict[str, str] = {}
-    for line in lines:
-        if line != ".":
+    for line in (*lines, ""):  # an empty line is between two units
+        if line:
             key, _, value = line.partition("=")
             values[key] = value
             continue

@@ -82,7 +82,7 @@ def bridge_address(facts: DoctorFacts) -> Iterator[Finding]:
                     f"the node's Pods are in {', '.join(map(str, subnets(look)))}",
                     *_said(look, "already has an IP address different from"),
                 ),
-                breaks=f"{name} already has an IP address different from the one wanted, or takes the node's routes: "
+                breaks=f"{name} already has an IP address different from the one wanted, or has its routes: "
                 "no new Pod gets a network",
                 mend=(
                     "kubectl drain the node, if Pods hang on the bridge",

@@ -13,6 +13,7 @@ from kubewright.model.doctor.reserved import RESERVED, dead_reservations, parse_
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH, KUBELET_DIR
 
+EMPTY = ""
 PRINTED = f"""
 @@ time
  1780315200
@@ -31,13 +32,13 @@ PRINTED = f"""
  NRestarts=2
  ExecMainStatus=0
  ActiveEnterTimestampMonotonic=40000000
- .
+ {EMPTY}
  Id=crio.service
  LoadState=not-found
  ActiveState=inactive
  SubState=dead
  Result=success
- .
+ {EMPTY}
 
 @@ file:{KUBELET_CONF}
  apiVersion: v1
