@@ -15,7 +15,7 @@ from kubewright.hosts import Host
 from kubewright.hosts.open import open_host
 from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
 from kubewright.model.config.endpoint import configured_address, endpoint_hosts
-from kubewright.model.doctor.diagnose import confirmed, diagnose
+from kubewright.model.doctor.diagnose import causes, confirmed, symptoms
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Severity, worst
 from kubewright.model.pki import PKI_DIR, certificates_dir
@@ -120,12 +120,12 @@ class Doctor:
         """
         facts = await self.look()
         self._refuse_if_bare(facts)
-        findings = diagnose(facts)
-        if findings:
+        found = symptoms(facts)
+        if found:
             await asyncio.sleep(PAUSE)
             facts = await self.look()
-            findings = confirmed(findings, diagnose(facts))
-        return Examination(tuple(findings), facts)
+            found = confirmed(found, symptoms(facts))
+        return Examination(tuple(causes(found)), facts)
 
     async def look(self) -> DoctorFacts:
         """All facts, within a bounded time."""

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.model.doctor.doctor_world import NOW, asked, facts, node, objects, runtime, seen, unit
+from tests.unit.model.doctor.doctor_world import (
+    NOW,
+    asked,
+    facts,
+    node,
+    objects,
+    runtime,
+    seen,
+    server,
+    unit,
+    without,
+)
 from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.errors import ConfigError, ExitCode, HostError
@@ -72,6 +83,16 @@ async def test_what_stays_is_reported_with_the_exit_code_of_the_worst() -> None:
     assert found.exit_code is ExitCode.DOCTOR_FOUND
     warned = facts([seen("w1", nameservers=("127.0.0.53",))])
     assert (await Looks(warned, warned).examine()).exit_code is ExitCode.DOCTOR_WARNED
+
+
+async def test_a_container_that_is_down_in_one_look_and_silent_in_the_other_is_reported() -> None:
+    silent = [server("cp1", error="nothing listens there"), server("cp2"), server("cp3")]
+    down = facts([seen("cp1", without("cp1", "kube-apiserver"))], servers=silent)
+    runs = facts(servers=silent)
+    for looks in ((down, runs), (runs, down)):
+        assert [(one.kind, one.hosts) for one in (await Looks(*looks).examine()).findings] == [
+            ("api-silent", ("cp1",))
+        ]
 
 
 async def test_one_host_without_anything_of_a_cluster_is_refused() -> None:

@@ -28,16 +28,29 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 
 
 def diagnose(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
-    """All causes, the worst first. Secrets are taken out of the evidence, which others have written."""
-    found = [one for diagnosis in diagnoses for one in diagnosis(facts)]
-    causes = merged(causes_only(found, RULES))
-    clean = [replace(one, evidence=tuple(redacted(line)[:400] for line in one.evidence)) for one in causes]
+    """The causes of what is wrong, the worst first."""
+    return causes(symptoms(facts, diagnoses))
+
+
+def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
+    """All that is found, causes and what follows from them."""
+    return [one for diagnosis in diagnoses for one in diagnosis(facts)]
+
+
+def causes(found: Sequence[Finding]) -> list[Finding]:
+    """The causes among findings, the worst first. Their evidence, which others have written, is without secrets."""
+    shown = merged(causes_only(found, RULES))
+    clean = [replace(one, evidence=tuple(redacted(line)[:400] for line in one.evidence)) for one in shown]
     return sorted(clean, key=lambda one: -one.severity)
 
 
 def confirmed(first: Sequence[Finding], second: Sequence[Finding]) -> list[Finding]:
     """Of what a second look found, that which the first had found as well: what has passed meanwhile was a
-    start or a restart, and no fault."""
+    start or a restart, and no fault.
+
+    All symptoms are compared, not the causes: a container that ends again and again is down in one look, and runs
+    in the other without answering.
+    """
     known = {(one.kind, host) for one in first for host in one.hosts or ("",)}
     kept = []
     for one in second:
