@@ -38,7 +38,7 @@ def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> 
 
 
 def causes(found: Sequence[Finding]) -> list[Finding]:
-    """The causes among findings, the worst first. Their evidence, which others have written, is without secrets."""
+    """The causes among findings, the worst first; their evidence, which others have written, without secrets."""
     shown = merged(causes_only(found, RULES))
     clean = [replace(one, evidence=tuple(redacted(line)[:400] for line in one.evidence)) for one in shown]
     return sorted(clean, key=lambda one: -one.severity)
