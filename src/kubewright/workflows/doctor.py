@@ -24,6 +24,8 @@ from kubewright.workflows.doctor_host import DoctorHost
 from kubewright.workflows.status import StatusReader
 from kubewright.workflows.status_parts import Wanted, wanted_of
 
+_OBJECTS = 8.0
+"""Seconds in which a ready API server must have listed the cluster's objects; without them the hosts say much."""
 PAUSE = 4.0
 """Seconds between the two looks: in this time a container or a unit that restarts by itself has begun again."""
 
@@ -80,7 +82,9 @@ class Doctor:
         self._hosts = hosts
         self._endpoint = endpoint
         self._whole = whole
-        self._reader = StatusReader(servers, hosts=[one.source for one in hosts], config_maps=True)
+        self._reader = StatusReader(
+            servers, hosts=[one.source for one in hosts], config_maps=True, within=_OBJECTS
+        )
 
     @classmethod
     def of_cluster(cls, spec: ClusterSpec, servers: Sequence[Server] = ()) -> Doctor:

@@ -39,7 +39,7 @@ class StatusReader:
 
     `servers` are the API as it is known here. With `spec`, the hosts of a cluster.yaml are asked, too, so that
     neither an API nor all of the hosts need to answer; `hosts` are those to ask in place of the spec's. With
-    `config_maps`, those of kube-system are read as well.
+    `config_maps`, those of kube-system are read as well. `within` are the seconds that objects may take.
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class StatusReader:
         *,
         hosts: Sequence[HostSource] | None = None,
         config_maps: bool = False,
+        within: float | None = None,
     ) -> None:
         self._here = [KubeClient(server) for server in servers]
         own = [] if spec is None else _sources(spec)
         self._hosts = own if hosts is None else [*hosts]
         self._config_maps = config_maps
+        self._within = within
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> StatusReader:
@@ -77,7 +79,7 @@ class StatusReader:
 
     async def _gather(self, *, refuse: bool) -> Facts:
         now = datetime.now(UTC)
-        race = _Race(len(self._here) + len(self._hosts))
+        race = _Race(len(self._here) + len(self._hosts), self._within or _OBJECTS)
         async with asyncio.TaskGroup() as group:
             here = [group.create_task(self._ask_here(kube, race)) for kube in self._here]
             hosts = [group.create_task(source.read(race.enter)) for source in self._hosts]
@@ -201,8 +203,9 @@ def _sources(spec: ClusterSpec) -> list[HostSource]:
 class _Race:
     """Which API server is asked for the cluster's objects: the first that is ready, else any that answers."""
 
-    def __init__(self, entrants: int) -> None:
+    def __init__(self, entrants: int, within: float) -> None:
         self._missing = entrants
+        self._within = within
         self._answered: list[KubeClient] = []
         self._winner: asyncio.Future[tuple[KubeClient | None, float]] = (
             asyncio.get_running_loop().create_future()
@@ -214,7 +217,7 @@ class _Race:
         if kube is not None and answer is not None and answer.milliseconds is not None:
             self._answered.append(kube)
             if not self._winner.done() and api_status(answer).ready:
-                self._winner.set_result((kube, _OBJECTS))
+                self._winner.set_result((kube, self._within))
         if not self._missing and not self._winner.done():
             self._winner.set_result((next(iter(self._answered), None), _OBJECTS_UNREADY))
 

@@ -9,6 +9,7 @@ from kubewright.model import kubeconfig
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Severity
 from kubewright.model.doctor.kubelet import endpoint_of, where
+from kubewright.model.loadbalancer import unit_of
 from kubewright.model.objects import SYSTEM, read_mapping
 
 _MAP = f"ConfigMap {SYSTEM}/kube-proxy"
@@ -101,7 +102,7 @@ def balancers(facts: DoctorFacts) -> Iterator[Finding]:
             pitfall="P31",
             evidence=(f"{one.kind}: {one.problem or 'does not run'}",),
             breaks="the API is reached through the others alone, where there are any",
-            mend=(f"systemctl restart kubewright-{one.kind}", f"journalctl -u kubewright-{one.kind} -n 50"),
+            mend=(f"systemctl restart {unit_of(one.kind)}", f"journalctl -u {unit_of(one.kind)} -n 50"),
         )
 
 
