@@ -79,7 +79,7 @@ async def test_what_only_the_second_look_finds_is_not_reported_yet() -> None:
 async def test_what_stays_is_reported_with_the_exit_code_of_the_worst() -> None:
     broken = facts([seen("w1", units=STOPPED)])
     found = await Looks(broken, broken).examine()
-    assert [one.kind for one in found.findings] == ["kubelet-dead"]
+    assert [one.kind for one in found.findings] == ["kubelet-stopped"]
     assert found.exit_code is ExitCode.DOCTOR_FOUND
     warned = facts([seen("w1", nameservers=("127.0.0.53",))])
     assert (await Looks(warned, warned).examine()).exit_code is ExitCode.DOCTOR_WARNED

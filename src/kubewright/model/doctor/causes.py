@@ -22,9 +22,11 @@ API = ("apiserver-down", "api-silent")
 PLANE = (*API, *CONTROLLERS, "etcd-member-down")
 _NODE = ("node-not-ready",)
 _PODS = ("proxy-down", "network-pod-down", "daemon-pod-missing")
+_AGENTS = ("proxy-down", "network-pod-down")
+"""They are not ready without the API, which the pod network's reaches through a service."""
 _DNS = ("dns-down",)
 
-RULES = (
+_RULES = (
     # A host that is away, and a control plane of which nothing was started.
     Rule("host-silent", (*PLANE, "nothing-runs", "kubelet-dead", *_NODE, *_PODS, "balancer-down")),
     Rule("nothing-runs", (*PLANE, *_PODS)),
@@ -47,24 +49,37 @@ RULES = (
     Rule("exec-format", (*PLANE, "nothing-runs", *_NODE, *_PODS, "no-network", "subnet-env", "dns-loop")),
     # The control plane.
     Rule("certificates-ended", (*PLANE, "etcd-no-quorum")),
-    Rule("certificates-ended", ("etcd-no-quorum", "no-leader", "endpoint-silent", *_NODE), anywhere=True),
+    Rule(
+        "certificates-ended",
+        ("etcd-no-quorum", "no-leader", "endpoint-silent", *_NODE, *_AGENTS),
+        anywhere=True,
+    ),
     Rule("etcd-alarm", API),
-    Rule("etcd-alarm", ("no-leader", *CONTROLLERS, *_NODE), anywhere=True),
+    Rule("etcd-alarm", ("no-leader", *CONTROLLERS, *_NODE, *_AGENTS), anywhere=True),
     Rule("etcd-member-down", API),
     Rule("etcd-member-down", ("etcd-no-quorum",), anywhere=True),
-    Rule("etcd-no-quorum", (*API, *CONTROLLERS, "no-leader", "endpoint-silent", *_NODE), anywhere=True),
+    Rule(
+        "etcd-no-quorum",
+        (*API, *CONTROLLERS, "no-leader", "endpoint-silent", *_NODE, *_AGENTS),
+        anywhere=True,
+    ),
     Rule("apiserver-down", ("api-silent", *CONTROLLERS)),
-    Rule("apiserver-down", ("endpoint-silent", "no-leader", *_NODE), anywhere=True),
+    Rule("apiserver-down", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
     Rule("api-certificate", ("api-silent",)),
-    Rule("api-certificate", ("endpoint-silent", *_NODE), anywhere=True),
+    Rule("api-certificate", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
     Rule("api-silent", CONTROLLERS),
-    Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE), anywhere=True),
-    Rule("balancer-down", ("endpoint-silent", *_NODE), anywhere=True),
-    Rule("endpoint-silent", _NODE, anywhere=True),
+    Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
+    Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
+    Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
+    Rule("kubelet-server", (*_NODE, "endpoint-silent")),
+    Rule("proxy-server", ("network-pod-down",), anywhere=True),
     Rule("controller-manager-down", ("no-leader", "daemon-pod-missing"), anywhere=True),
     Rule("scheduler-down", ("no-leader", "daemon-pod-missing", *_DNS), anywhere=True),
     # The pod network, services, DNS.
+    Rule("ip-forward-off", _AGENTS),
     Rule("ip-forward-off", _DNS, anywhere=True),
+    Rule("bridge-address", ("network-pod-down",)),
+    Rule("proxy-down", ("network-pod-down",)),
     Rule("daemon-pod-missing", ("subnet-env", "no-network", *_NODE)),
     Rule("network-pod-down", ("subnet-env", "no-network", *_NODE)),
     Rule("subnet-env", ("no-network", *_NODE)),
@@ -93,6 +108,26 @@ RULES = (
             "apiserver-down",
             "proxy-server",
         )
+    ),
+)
+
+
+DELIBERATE = {
+    "kubelet-stopped": "kubelet-dead",
+    "apiserver-removed": "apiserver-down",
+    "controller-manager-removed": "controller-manager-down",
+    "scheduler-removed": "scheduler-down",
+    "etcd-removed": "etcd-member-down",
+    "daemon-pod-kept-off": "daemon-pod-missing",
+}
+"""What somebody has done, and what it is like: it explains the same, and nothing explains it."""
+RULES = (
+    *_RULES,
+    *(
+        replace(rule, cause=kind)
+        for kind, like in DELIBERATE.items()
+        for rule in _RULES
+        if rule.cause == like
     ),
 )
 

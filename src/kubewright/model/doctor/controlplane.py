@@ -19,6 +19,11 @@ from kubewright.model.reset import container_flags
 from kubewright.model.status import CONTROL_PLANE_PARTS
 from kubewright.model.status_api import LEADERS
 
+_REMOVED = {
+    "kube-apiserver": "apiserver-removed",
+    "kube-controller-manager": "controller-manager-removed",
+    "kube-scheduler": "scheduler-removed",
+}
 _KINDS = {
     "kube-apiserver": ("apiserver-down", "clients of this API server, and what is pinned to it"),
     "kube-controller-manager": (
@@ -59,7 +64,7 @@ def component_down(facts: DoctorFacts) -> Iterator[Finding]:
         for name, (kind, breaks) in _KINDS.items():
             if name not in look.manifests:
                 if node.control_plane or len(look.manifests) > 1:
-                    yield _gone(node, name, kind, breaks)
+                    yield _gone(node, name, _REMOVED[name], breaks)
             elif not node.runtime.runs(name):
                 yield _ended(node, name, kind, breaks, "does not run")
             elif name in node.mute:

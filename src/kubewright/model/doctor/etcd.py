@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Severity
+from kubewright.model.doctor.look import Unit
 from kubewright.model.doctor.pods import last_words
 from kubewright.model.etcd_unit import UNIT
 from kubewright.model.status_etcd import EtcdStatus, MemberStatus
 
+_NO_UNIT = Unit("not-found", "", "", "", "")
 _NAME = UNIT.removesuffix(".service")
 _WITHOUT_ETCD = "nothing can be written or read: kubectl fails, nothing is scheduled, no Pod is replaced"
 
@@ -30,7 +32,7 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
         )
         why = [problem for problem in one.problems if not problem.startswith("alarm ")]
         yield Finding(
-            "etcd-member-down",
+            "etcd-removed" if _removed(node) else "etcd-member-down",
             Severity.ERROR,
             _what(node),
             hosts=(one.name,),
@@ -47,17 +49,24 @@ def _unit(node: NodeFacts) -> tuple[str, ...]:
     return (f"{UNIT}: {unit.words}",) if unit is not None and unit.exists else ()
 
 
-def _what(node: NodeFacts | None) -> str:
-    look = node.look if node else None
-    runtime = node.runtime if node else None
-    if (
+def _removed(node: NodeFacts | None) -> bool:
+    """Whether the manifest of a stacked etcd has been taken away."""
+    look, runtime = (node.look, node.runtime) if node else (None, None)
+    return (
         look is not None
-        and "etcd" not in look.manifests
-        and look.joined
         and runtime is not None
         and runtime.answers
-    ):
+        and look.joined
+        and look.has_plane
+        and "etcd" not in look.manifests
+        and not look.units.get(_NAME, _NO_UNIT).exists
+    )
+
+
+def _what(node: NodeFacts | None) -> str:
+    if _removed(node):
         return "etcd is not started: its manifest is gone"
+    runtime = node.runtime if node else None
     if runtime is not None and runtime.answers and not runtime.runs("etcd"):
         return "etcd does not run"
     return "this member of etcd does not answer"
@@ -79,7 +88,7 @@ def _mend(status: EtcdStatus, member: MemberStatus, node: NodeFacts | None) -> t
         return (
             f"bring host {member.name} back, or take it out for good: kubewright node remove {member.name}",
         )
-    if look is not None and look.joined and "etcd" not in look.manifests:
+    if _removed(node):
         return (f"write its manifest again: kubewright apply -f cluster.yaml (on {member.name})",)
     if look is not None and (unit := look.units.get(_NAME)) is not None and unit.exists:
         return (f"systemctl restart {UNIT}", f"journalctl -u {UNIT} -n 50")

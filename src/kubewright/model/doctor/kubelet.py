@@ -118,6 +118,7 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
         loops = runs and unit.restarts >= 2 and unit.up is not None and unit.up < timedelta(seconds=20)
         if runs and not loops:
             continue
+        stopped = unit.file == "masked" or (unit.active == "inactive" and unit.result in ("", "success"))
         reason, lines = _why(look) if unit.exists else (None, ())
         state = f"kubelet.service: {unit.words if unit.exists else 'there is no such unit'}"
         if unit.restarts:
@@ -138,11 +139,11 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
             how, mend = "is masked", ("systemctl unmask kubelet && systemctl enable --now kubelet",)
             reason = None
         yield Finding(
-            "kubelet-dead",
+            "kubelet-stopped" if stopped else "kubelet-dead",
             Severity.ERROR,
             f"the kubelet {how}{f': {reason.words}' if reason else ''}",
             hosts=(node.name,),
-            pitfall=reason.pitfall if reason else "",
+            pitfall="P53" if stopped else reason.pitfall if reason else "",
             evidence=(state, *lines),
             breaks="the node becomes NotReady; its Pods are not watched, and are moved after 5 minutes",
             mend=reason.mend if reason else mend,

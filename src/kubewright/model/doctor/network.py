@@ -189,7 +189,7 @@ def daemon_pods(facts: DoctorFacts) -> Iterator[Finding]:
 
 def _missing(name: str, node: str, why: str, network: bool) -> Finding:
     return Finding(
-        "daemon-pod-missing",
+        "daemon-pod-missing" if why == _NOT_MADE else "daemon-pod-kept-off",
         Severity.ERROR,
         f"the node has no Pod of {name}",
         hosts=(node,),
@@ -244,9 +244,10 @@ def _kept_off(daemon_set: Mapping[str, Any], node: Mapping[str, Any]) -> str:
     ]
     if taints:
         return f"it does not tolerate {', '.join(str(one.get('key')) for one in taints)}"
-    return "nothing keeps it off: the controller manager or the kubelet has not made it"
+    return _NOT_MADE
 
 
+_NOT_MADE = "nothing keeps it off: the controller manager, the scheduler or the kubelet has not made it"
 _DAEMON_TAINTS = re.compile(
     r"node\.kubernetes\.io/(not-ready|unreachable|disk-pressure|memory-pressure|pid-pressure|"
     r"unschedulable|network-unavailable)"

@@ -48,11 +48,17 @@ def _time(one: Container) -> float:
 
 
 def nothing_runs(node: NodeFacts) -> bool:
-    """Whether a control plane has manifests, and its runtime not one container for them."""
+    """Whether a control plane has manifests, and nobody has started a container for them.
+
+    Where a kubelet runs and containers have ended, it is one of them that is the cause.
+    """
     if node.look is None or node.runtime is None or not node.runtime.answers:
         return False
     wanted = [name for name in CONTROL_PLANE_PARTS if name in node.look.manifests]
-    return bool(wanted) and not any(node.runtime.runs(name) for name in wanted)
+    if not wanted or any(node.runtime.runs(name) for name in wanted):
+        return False
+    unit = node.look.kubelet
+    return unit is None or unit.active != "active" or not any(node.runtime.of(name) for name in wanted)
 
 
 def loops(facts: DoctorFacts, node: NodeFacts, container: str) -> bool:

@@ -159,7 +159,7 @@ def test_a_dead_host_and_a_dead_kubelet_elsewhere_are_two() -> None:
     found = facts(
         [dead, stopped], objects=replace(objects(), nodes=nodes), etcd=[member("cp1"), member("cp3")]
     )
-    assert sorted(kinds(found)) == [("host-silent", ("cp2",)), ("kubelet-dead", ("w1",))]
+    assert sorted(kinds(found)) == [("host-silent", ("cp2",)), ("kubelet-stopped", ("w1",))]
 
 
 @pytest.mark.parametrize("module", MODULES)

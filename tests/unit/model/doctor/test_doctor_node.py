@@ -233,7 +233,7 @@ def test_a_dead_kubelet_says_why(line: str, pitfall: str, words: str) -> None:
 def test_a_kubelet_that_was_stopped_is_not_judged_by_its_old_journal() -> None:
     stopped = {"kubelet": unit(active="inactive", sub="dead", up=None)}
     found = only(facts([seen("w1", units=stopped, journal=("F0101 running with swap on is not supported",))]))
-    assert (found.cause, found.pitfall) == ("the kubelet is stopped", "")
+    assert (found.kind, found.cause, found.pitfall) == ("kubelet-stopped", "the kubelet is stopped", "P53")
     assert found.mend == ("systemctl enable --now kubelet",)
 
 
@@ -387,19 +387,19 @@ def without_pods(name: str, where: str) -> list[Mapping[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("spec", "why"),
+    ("spec", "kind", "why"),
     [
-        ({"tolerations": []}, "it does not tolerate node-role.kubernetes.io/master"),
-        ({"nodeSelector": {"disk": "fast"}}, "its nodeSelector wants disk=fast"),
-        ({}, "nothing keeps it off"),
+        ({"tolerations": []}, "daemon-pod-kept-off", "it does not tolerate node-role.kubernetes.io/master"),
+        ({"nodeSelector": {"disk": "fast"}}, "daemon-pod-kept-off", "its nodeSelector wants disk=fast"),
+        ({}, "daemon-pod-missing", "nothing keeps it off"),
     ],
 )
-def test_a_node_without_its_pod_of_kube_proxy_is_told_why(spec: dict[str, Any], why: str) -> None:
+def test_a_node_without_its_pod_of_kube_proxy_is_told_why(spec: dict[str, Any], kind: str, why: str) -> None:
     seen_objects = replace(
         objects(), pods=without_pods("kube-proxy", "cp1"), daemon_sets=[daemon_set("kube-proxy", **spec)]
     )
     found = only(facts(objects=seen_objects))
-    assert (found.kind, found.pitfall, found.hosts) == ("daemon-pod-missing", "P12", ("cp1",))
+    assert (found.kind, found.pitfall, found.hosts) == (kind, "P12", ("cp1",))
     assert why in found.evidence[0]
 
 

@@ -196,7 +196,7 @@ def test_a_control_plane_of_which_nothing_was_started_is_one_finding() -> None:
     )
     assert kinds(found) == [("nothing-runs", ("cp1",))]
     stopped = seen("cp1", empty, units={"kubelet": unit(active="inactive", sub="dead", up=None)})
-    assert kinds(facts([stopped], etcd=answers)) == [("kubelet-dead", ("cp1",))]
+    assert kinds(facts([stopped], etcd=answers)) == [("kubelet-stopped", ("cp1",))]
 
 
 def test_a_kubelet_that_has_just_started_may_still_start_its_pods() -> None:
