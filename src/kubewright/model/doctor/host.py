@@ -38,12 +38,12 @@ def silent(facts: DoctorFacts) -> Iterator[Finding]:
             yield Finding(
                 "host-silent",
                 Severity.ERROR,
-                "the host does not answer over SSH",
+                "the host cannot be looked at over SSH",
                 hosts=(node.name,),
                 pitfall="P53",
                 evidence=(node.error,),
                 breaks="nothing is known of it; what it ran is likely to be away, too",
-                mend=("is it on, and does its network work?",),
+                mend=("is it on, does its network work, and may we become root there?",),
             )
 
 

@@ -17,9 +17,10 @@ _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 _URL = re.compile(r"(://)[^\s/@\"']+@")
 _AUTHORIZATION = re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?\s*)(?:(bearer|basic)\s+)?[^\s\"',]+")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+(?!auth|token)[\w.~+/=-]{8,}")
+# A name is looked at from its beginning alone: from anywhere in it, long words would take quadratic time.
 _FIELDS = re.compile(
-    r"(?im)([\"']?(?:[\w.-]*(?:password|passwd|secret|private[-_]?key|api[-_]?key|access[-_]?key|certificate-key)"
-    r"|client-key-data|id-token|refresh-token|auth-provider|token|auth|identitytoken|registrytoken)[\"']?\s*[:=]\s*)"
+    r"(?im)((?<![\w.-])(?:[\w.-]*(?:password|passwd|secret|private[-_]?key|api[-_]?key|access[-_]?key|certificate-key"
+    r"|token)|client-key-data|auth-provider|auth)[\"']?\s*[:=]\s*)"
     r"(?!\s*[\[{|>&]|\s*$|[\"']?/|[\"']?(?:true|false|null|none)\b|<redacted>)(\"[^\"]*\"|'[^']*'|[^\s,}]+)"
 )
 _SECRET_KINDS = ("Secret", "SecretList")
