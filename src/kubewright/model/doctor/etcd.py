@@ -25,6 +25,7 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
         if one.answers:
             continue
         node = facts.node(one.name)
+        stacked = None if status.external else node
         words = (
             (*_unit(node), *(last_words(node, "etcd") if node.look and node.look.joined else ()))
             if node
@@ -32,9 +33,9 @@ def member_down(facts: DoctorFacts) -> Iterator[Finding]:
         )
         why = [problem for problem in one.problems if not problem.startswith("alarm ")]
         yield Finding(
-            "etcd-removed" if _removed(node) else "etcd-member-down",
+            "etcd-removed" if _removed(stacked) else "etcd-member-down",
             Severity.ERROR,
-            _what(node),
+            _what(stacked),
             hosts=(one.name,),
             pitfall="P01",
             evidence=(*(f"etcd member {one.name}: {line}" for line in why), *words),
@@ -88,7 +89,7 @@ def _mend(status: EtcdStatus, member: MemberStatus, node: NodeFacts | None) -> t
         return (
             f"bring host {member.name} back, or take it out for good: kubewright node remove {member.name}",
         )
-    if _removed(node):
+    if not status.external and _removed(node):
         return (f"write its manifest again: kubewright apply -f cluster.yaml (on {member.name})",)
     if look is not None and (unit := look.units.get(_NAME)) is not None and unit.exists:
         return (f"systemctl restart {UNIT}", f"journalctl -u {UNIT} -n 50")

@@ -356,3 +356,10 @@ def test_a_controller_that_hangs_is_named_although_its_container_runs() -> None:
         "scheduler-down", ("cp2",), "kube-scheduler runs, and does not answer",
     )  # fmt: skip
     assert found.evidence[0] == why
+
+
+def test_a_manifest_of_etcd_that_is_gone_is_told_from_an_etcd_elsewhere() -> None:
+    bare = with_files("cp1", {manifest_path("etcd"): None}, runs=without("cp1", "etcd"))
+    answers = [member("cp1", error="nothing listens there"), member("cp2", leader=2), member("cp3", leader=2)]
+    assert kinds(facts([bare], etcd=answers)) == [("etcd-removed", ("cp1",))]
+    assert kinds(facts([bare], etcd=answers, external_etcd=True)) == [("etcd-member-down", ("cp1",))]
