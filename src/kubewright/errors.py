@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     API_ERROR = 32
     COMPONENT_FAILED = 33
     BUSY = 34
+    DOCTOR_WARNED = 35
+    DOCTOR_FOUND = 36
     INTERRUPTED = 130
 
 

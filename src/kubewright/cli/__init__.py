@@ -91,6 +91,7 @@ cli = Root(
         "completion": ("kubewright.cli.completion:completion", "Print the completion script of a shell."),
         "config": ("kubewright.cli.config:config", "Work with configuration files and their schema."),
         "convert": ("kubewright.cli.convert:convert", "Make a cluster that runs highly available."),
+        "doctor": ("kubewright.cli.doctor:doctor", "Find what is wrong with a cluster or a node, and why."),
         "help": ("kubewright.cli.help:help_command", "Print the help of a command."),
         "init": ("kubewright.cli.init:init", "Make a host the first control plane of a new cluster."),
         "join": ("kubewright.cli.join:join", "Make a host a node of a cluster that exists."),

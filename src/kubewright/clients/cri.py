@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ _APIS = ("runtime.v1", "runtime.v1alpha2")
 _READY_SANDBOX = 0
 _RUNNING_CONTAINER = 1
 _POD_LABEL = "io.kubernetes.pod.uid"
+_ENDED_CONTAINER = 2
 
 
 class CriError(HostError):
@@ -102,6 +104,19 @@ class RuntimeContainer:
     attempt: int
     running: bool
     image: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEnd:
+    """How a container has ended."""
+
+    exit_code: int
+    reason: str
+    """One word: `Error`, `Completed`, `OOMKilled`, `StartError`…"""
+    message: str
+    at: datetime | None
+    lasted: timedelta | None = None
+    """For how long it had run."""
 
 
 def socket_path(socket: str) -> str:
@@ -221,6 +236,22 @@ class CriClient:
             )
             for item in answer.containers
         ]  # fmt: skip
+
+    async def container_end(self, identity: str) -> ContainerEnd | None:
+        """How a container has ended; None for one that runs, has never run, or is gone by now."""
+        try:
+            answer = await self._ask("RuntimeService", "ContainerStatus", {"container_id": identity})
+        except CriError as error:
+            if error.code in (Status.NOT_FOUND.name, Status.UNKNOWN.name):
+                return None
+            raise
+        status = answer.status
+        if status.state != _ENDED_CONTAINER:
+            return None
+        at = datetime.fromtimestamp(status.finished_at / 1e9, UTC) if status.finished_at > 0 else None
+        span = status.finished_at - status.started_at if 0 < status.started_at <= status.finished_at else 0
+        lasted = timedelta(microseconds=span / 1000) if span else None
+        return ContainerEnd(status.exit_code, status.reason, status.message, at, lasted)
 
     async def remove_sandbox(self, identity: str) -> None:
         """Stop a Pod's containers, take it off the pod network, and remove it. One that is gone is no error."""

@@ -18,6 +18,7 @@ _TYPES = {
     "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
     "uint64": descriptor_pb2.FieldDescriptorProto.TYPE_UINT64,
     "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
     # An enumeration is an int32 on the wire.
     "enum": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
 }
@@ -51,6 +52,13 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     ),
     "ContainerMetadata": ("string name = 1", "uint32 attempt = 2"),
     "ImageSpec": ("string image = 1",),
+    "ContainerStatusRequest": ("string container_id = 1", "bool verbose = 2"),
+    "ContainerStatusResponse": ("ContainerStatus status = 1",),
+    "ContainerStatus": (
+        "string id = 1", "ContainerMetadata metadata = 2", "enum state = 3", "int64 created_at = 4",
+        "int64 started_at = 5", "int64 finished_at = 6", "int32 exit_code = 7", "string reason = 10",
+        "string message = 11", "string log_path = 15",
+    ),
     "ListImagesRequest": (),
     "ListImagesResponse": ("*Image images = 1",),
     "Image": ("string id = 1", "*string repo_tags = 2", "*string repo_digests = 3", "uint64 size = 4"),

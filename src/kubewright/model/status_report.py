@@ -35,6 +35,8 @@ class Facts:
     objects_error: str = ""
     """Why there are none."""
     leases: Sequence[Object] = ()
+    config_maps: Sequence[Object] = ()
+    """Those of kube-system; none where they were not asked for, or may not be read."""
     servers: Sequence[ApiAnswer] = ()
     endpoint: Sequence[ApiAnswer] = ()
     etcd: Sequence[MemberAnswer] = ()

@@ -14,7 +14,7 @@ from kubewright.clients.kube import KubeClient
 from kubewright.clients.paths import Object
 from kubewright.clients.server import Server
 from kubewright.errors import ApiError, ExitCode, HostError, KubewrightError, leaves
-from kubewright.model.node import API_PORT, host_port, is_address, split_endpoint
+from kubewright.model.node import API_PORT, host_port, is_address
 from kubewright.model.objects import SYSTEM
 from kubewright.model.status import NodeStatus, Seen, node_status, sort_nodes
 from kubewright.model.status_api import HERE, ApiAnswer, api_status
@@ -38,12 +38,24 @@ class StatusReader:
     """All sources of one cluster, kept open from one read to the next. Use it as an asynchronous context manager.
 
     `servers` are the API as it is known here. With `spec`, the hosts of a cluster.yaml are asked, too, so that
-    neither an API nor all of the hosts need to answer.
+    neither an API nor all of the hosts need to answer; `hosts` are those to ask in place of the spec's. With
+    `config_maps`, those of kube-system are read as well. `within` are the seconds that objects may take.
     """
 
-    def __init__(self, servers: Sequence[Server], spec: ClusterSpec | None = None) -> None:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        spec: ClusterSpec | None = None,
+        *,
+        hosts: Sequence[HostSource] | None = None,
+        config_maps: bool = False,
+        within: float | None = None,
+    ) -> None:
         self._here = [KubeClient(server) for server in servers]
-        self._hosts = [] if spec is None else _sources(spec)
+        own = [] if spec is None else _sources(spec)
+        self._hosts = own if hosts is None else [*hosts]
+        self._config_maps = config_maps
+        self._within = within
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> StatusReader:
@@ -59,23 +71,30 @@ class StatusReader:
 
     async def read(self) -> StatusReport:
         """One look. Raises `KubewrightError` only where nobody at all can say anything about the cluster."""
+        return report(await self._gather(refuse=True))
+
+    async def facts(self) -> Facts:
+        """One look as the facts that a report is made of, also where nobody answers. Raises nothing."""
+        return await self._gather(refuse=False)
+
+    async def _gather(self, *, refuse: bool) -> Facts:
         now = datetime.now(UTC)
-        race = _Race(len(self._here) + len(self._hosts))
+        race = _Race(len(self._here) + len(self._hosts), self._within or _OBJECTS)
         async with asyncio.TaskGroup() as group:
             here = [group.create_task(self._ask_here(kube, race)) for kube in self._here]
             hosts = [group.create_task(source.read(race.enter)) for source in self._hosts]
-            objects = group.create_task(_objects(race, now))
+            objects = group.create_task(_objects(race, now, config_maps=self._config_maps))
         reads = [task.result() for task in hosts]
         answers = [task.result() for task in here]
         found = objects.result()
-        if found.seen is None:
+        if refuse and found.seen is None:
             _refuse_if_silent(found.error, [error for _, error in answers if error], reads)
         facts = Facts(
             found.seen.now if found.seen else now, found.seen,
             "" if found.error is None else found.error.message, found.leases,
-            endpoint=_one_each([answer for answer, _ in answers]),
+            endpoint=_one_each([answer for answer, _ in answers]), config_maps=found.config_maps,
         )  # fmt: skip
-        return report(await self._with_hosts(facts, reads) if reads else facts)
+        return await self._with_hosts(facts, reads) if reads else facts
 
     async def _ask_here(self, kube: KubeClient, race: _Race) -> tuple[ApiAnswer, KubewrightError | None]:
         answer, error = await ask_api(kube, HERE)
@@ -167,16 +186,11 @@ def _sources(spec: ClusterSpec) -> list[HostSource]:
     from kubewright.model.config.endpoint import endpoint_hosts
     from kubewright.model.pki import certificates_dir
     from kubewright.workflows.status_host import HostSource
-    from kubewright.workflows.status_parts import Wanted
+    from kubewright.workflows.status_parts import Wanted, wanted_of
 
     pki = certificates_dir(spec.cluster_configuration)
-    endpoint = spec.endpoint
     balancing = {host.name for host in endpoint_hosts(spec)}
-    wanted = Wanted()
-    if endpoint is not None and endpoint.program is not None:
-        virtual = endpoint.type == "keepalived"
-        address = split_endpoint(endpoint.address)[0] if virtual else ""
-        wanted = Wanted((endpoint.program, *(("keepalived",) if virtual else ())), address)
+    wanted = wanted_of(spec)
     return [
         HostSource(
             host, partial(open_host, host, spec.ssh), pki, wanted if host.name in balancing else Wanted()
@@ -189,8 +203,9 @@ def _sources(spec: ClusterSpec) -> list[HostSource]:
 class _Race:
     """Which API server is asked for the cluster's objects: the first that is ready, else any that answers."""
 
-    def __init__(self, entrants: int) -> None:
+    def __init__(self, entrants: int, within: float) -> None:
         self._missing = entrants
+        self._within = within
         self._answered: list[KubeClient] = []
         self._winner: asyncio.Future[tuple[KubeClient | None, float]] = (
             asyncio.get_running_loop().create_future()
@@ -202,7 +217,7 @@ class _Race:
         if kube is not None and answer is not None and answer.milliseconds is not None:
             self._answered.append(kube)
             if not self._winner.done() and api_status(answer).ready:
-                self._winner.set_result((kube, _OBJECTS))
+                self._winner.set_result((kube, self._within))
         if not self._missing and not self._winner.done():
             self._winner.set_result((next(iter(self._answered), None), _OBJECTS_UNREADY))
 
@@ -219,9 +234,10 @@ class _Found:
     seen: Seen | None = None
     leases: Sequence[Object] = ()
     error: KubewrightError | None = None
+    config_maps: Sequence[Object] = ()
 
 
-async def _objects(race: _Race, now: datetime) -> _Found:
+async def _objects(race: _Race, now: datetime, *, config_maps: bool) -> _Found:
     kube, patience = await race.winner()
     if kube is None:
         return _Found()
@@ -235,6 +251,11 @@ async def _objects(race: _Race, now: datetime) -> _Found:
             deployments = group.create_task(kube.list("apps/v1", "Deployment", SYSTEM))
             leases = group.create_task(
                 _or(kube.list("coordination.k8s.io/v1", "Lease", SYSTEM), list[Object]())
+            )
+            maps = (
+                group.create_task(_or(kube.list("v1", "ConfigMap", SYSTEM), list[Object]()))
+                if config_maps
+                else None
             )
     except TimeoutError:
         return _Found(
@@ -251,7 +272,7 @@ async def _objects(race: _Race, now: datetime) -> _Found:
         readyz=readyz.result(), nodes=nodes.result(), pods=pods.result(), daemon_sets=daemon_sets.result(),
         deployments=deployments.result(),
     )  # fmt: skip
-    return _Found(seen, leases.result())
+    return _Found(seen, leases.result(), config_maps=maps.result() if maps else ())
 
 
 async def _or(question: Awaitable[T], nothing: T) -> T:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from kubewright.clients.etcd import Credentials, EtcdClient
@@ -55,9 +56,20 @@ class HostRead:
 
 
 class HostSource:
-    """One host, its connection and its tunnels, kept from one read to the next."""
+    """One host, its connection and its tunnels, kept from one read to the next.
 
-    def __init__(self, spec: HostSpec, open_: Callable[[], Host], pki: str, wanted: Wanted) -> None:
+    `also` is asked of the host beside the rest, over the same connection; it has to bound its own time, and to
+    raise nothing but what should not happen.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        open_: Callable[[], Host],
+        pki: str,
+        wanted: Wanted,
+        also: Callable[[Host], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self.name = spec.name
         self.is_control_plane = spec.is_control_plane
         self.is_etcd_host = Role.ETCD in spec.roles
@@ -65,6 +77,7 @@ class HostSource:
         self._open = open_
         self._pki = pki
         self._wanted = wanted
+        self._also = also
         self._stack = AsyncExitStack()
         self._host: Host | None = None
         # By address and certificate: renewed credentials make a new client.
@@ -151,6 +164,8 @@ class HostSource:
             certs = group.create_task(certificates(host, self._pki)) if found.node or found.etcd else None
             shown = group.create_task(served(host, found.node)) if found.node else None
             balancing = group.create_task(proxies(host, self._wanted))
+            if self._also is not None:
+                group.create_task(self._also(host))
             if not own or known is None:
                 entry(None, None)
         read.etcd, read.proxies = etcd.result(), balancing.result()

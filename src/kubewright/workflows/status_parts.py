@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from kubewright.clients.cri import CriClient, find_socket, open_cri, system_containers
 from kubewright.clients.haproxy import ask_haproxy
@@ -17,13 +18,16 @@ from kubewright.model.haproxy import STATS_SOCKET
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.loadbalancer import BACKENDS_PATH, unit_of
 from kubewright.model.nginx import CHECK_UNIT, UPSTREAM_PATH
-from kubewright.model.node import ControlPlaneNode
+from kubewright.model.node import ControlPlaneNode, split_endpoint
 from kubewright.model.status import CONTROL_PLANE_PARTS
 from kubewright.model.status_certs import SeenCert
 from kubewright.model.status_hosts import ContainerStatus
 from kubewright.model.status_proxies import SHOW_STAT, BackendStatus, ProxyStatus, backends, nginx_backends
 from kubewright.phases.renewal import expiries
 from kubewright.workflows.status_ask import ASK, LOOK, bounded
+
+if TYPE_CHECKING:
+    from kubewright.model.config.cluster import ClusterSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,16 @@ class Wanted:
     """Of `haproxy`, `nginx` and `keepalived`."""
     virtual_ip: str = ""
     """keepalived's."""
+
+
+def wanted_of(spec: ClusterSpec) -> Wanted:
+    """What each of the endpoint's hosts should run."""
+    endpoint = spec.endpoint
+    if endpoint is None or endpoint.program is None:
+        return Wanted()
+    virtual = endpoint.type == "keepalived"
+    address = split_endpoint(endpoint.address)[0] if virtual else ""
+    return Wanted((endpoint.program, *(("keepalived",) if virtual else ())), address)
 
 
 # -- static Pods --------------------------------------------------------------------------------------------------

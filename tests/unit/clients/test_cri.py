@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,35 @@ async def test_find_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_socket_path() -> None:
     assert socket_path("unix:///run/a.sock") == socket_path("/run/a.sock") == "/run/a.sock"
+
+
+async def test_how_a_container_has_ended(tmp_path: Path) -> None:
+    status = {
+        "id": "c",
+        "state": 2,
+        "exit_code": 1,
+        "reason": "Error",
+        "message": "m",
+        "started_at": 4_000_000_000,
+        "finished_at": 5_000_000_000,
+    }
+    async with serving(FakeRuntime(answers={"ContainerStatus": {"status": status}}), tmp_path) as cri:
+        end = await cri.container_end("c")
+    assert end is not None
+    assert end.lasted == timedelta(seconds=1)
+    assert (end.exit_code, end.reason, end.message, end.at) == (
+        1,
+        "Error",
+        "m",
+        datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"status": {"id": "c", "state": 1}}, GRPCError(Status.NOT_FOUND, "no such container")],
+    ids=["runs", "gone"],
+)
+async def test_a_container_that_has_not_ended_has_no_end(answer: Any, tmp_path: Path) -> None:
+    async with serving(FakeRuntime(answers={"ContainerStatus": answer}), tmp_path) as cri:
+        assert await cri.container_end("c") is None

@@ -365,3 +365,27 @@ async def test_a_server_that_does_not_know_us_answers() -> None:
 )  # fmt: skip
 def test_reasons_are_without_our_own_addresses(message: str, says: str) -> None:
     assert reason(message) == says
+
+
+# -- facts for others ----------------------------------------------------------------------------------------
+
+
+async def test_facts_are_given_also_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(down("cp1"))
+    source.is_control_plane = False  # its server is not asked from here
+    one = reader(monkeypatch, [Api("https://cp1:6443", error=ApiError("away"))], [source])
+    async with one:
+        with pytest.raises(KubewrightError):
+            await one.read()
+        found = await one.facts()
+    assert found.objects is None
+    assert [host.answers for host in found.hosts] == [False]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_config_maps_are_read_for_those_who_ask(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api("https://cp1:6443")
+    monkeypatch.setattr(status, "KubeClient", lambda _server: api)
+    async with StatusReader([api.server], config_maps=asked) as one:
+        await one.facts()
+    assert api.listed == 5 + asked

@@ -1,0 +1,181 @@
+"""Which findings explain which others, so that a cause is shown and what follows from it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from kubewright.model.doctor.finding import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A finding of `cause` explains those of `effects`: on the same host, or `anywhere`."""
+
+    cause: str
+    effects: tuple[str, ...]
+    anywhere: bool = False
+
+
+CONTROLLERS = ("controller-manager-down", "scheduler-down")
+API = ("apiserver-down", "api-silent")
+PLANE = (*API, *CONTROLLERS, "etcd-member-down")
+_NODE = ("node-not-ready",)
+_PODS = ("proxy-down", "network-pod-down", "daemon-pod-missing")
+_AGENTS = ("proxy-down", "network-pod-down")
+"""They are not ready without the API, which the pod network's reaches through a service."""
+_DNS = ("dns-down",)
+
+_RULES = (
+    # A host that is away, and a control plane of which nothing was started.
+    Rule("host-silent", (*PLANE, "nothing-runs", "kubelet-dead", *_NODE, *_PODS, "balancer-down")),
+    Rule("nothing-runs", (*PLANE, *_PODS)),
+    # What is below the kubelet.
+    Rule(
+        "disk-full",
+        ("runtime-dead", "runtime-not-ready", "kubelet-dead", "nothing-runs", *PLANE, *_NODE, *_PODS),
+    ),
+    Rule(
+        "runtime-dead",
+        ("runtime-not-ready", "kubelet-dead", "nothing-runs", *PLANE, *_NODE, *_PODS, "no-network"),
+    ),
+    Rule("runtime-not-ready", ("kubelet-dead", "nothing-runs", *PLANE, *_NODE, *_PODS, "no-network")),
+    Rule("swap-on", ("kubelet-dead",)),
+    Rule("cgroup-driver", ("kubelet-dead", *_NODE)),
+    Rule("cgroup-accounting", ("kubelet-dead",)),
+    Rule("kubelet-certificate", ("kubelet-dead", *_NODE)),
+    Rule("host-renamed", ("kubelet-dead", *_NODE)),
+    Rule("kubelet-dead", ("nothing-runs", *_NODE, *_PODS, "no-network")),
+    Rule("exec-format", (*PLANE, "nothing-runs", *_NODE, *_PODS, "no-network", "subnet-env", "dns-loop")),
+    # The control plane.
+    Rule("certificates-ended", (*PLANE, "etcd-no-quorum")),
+    Rule(
+        "certificates-ended",
+        ("etcd-no-quorum", "no-leader", "endpoint-silent", *_NODE, *_AGENTS),
+        anywhere=True,
+    ),
+    Rule("etcd-alarm", API),
+    Rule("etcd-alarm", ("no-leader", *CONTROLLERS, *_NODE, *_AGENTS), anywhere=True),
+    Rule("etcd-member-down", API),
+    Rule("etcd-member-down", ("etcd-no-quorum",), anywhere=True),
+    Rule(
+        "etcd-no-quorum",
+        (*API, *CONTROLLERS, "no-leader", "endpoint-silent", *_NODE, *_AGENTS),
+        anywhere=True,
+    ),
+    Rule("apiserver-down", ("api-silent", *CONTROLLERS)),
+    Rule("apiserver-down", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
+    Rule("api-certificate", ("api-silent",)),
+    Rule("api-certificate", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
+    Rule("api-silent", CONTROLLERS),
+    Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
+    Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
+    Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
+    Rule("kubelet-server", (*_NODE, "endpoint-silent")),
+    Rule("proxy-server", ("network-pod-down",), anywhere=True),
+    Rule("controller-manager-down", ("no-leader", "daemon-pod-missing"), anywhere=True),
+    Rule("scheduler-down", ("no-leader", "daemon-pod-missing", *_DNS), anywhere=True),
+    # The pod network, services, DNS.
+    Rule("ip-forward-off", _AGENTS),
+    Rule("ip-forward-off", _DNS, anywhere=True),
+    Rule("bridge-address", ("network-pod-down",)),
+    Rule("proxy-down", ("network-pod-down",)),
+    Rule("daemon-pod-missing", ("subnet-env", "no-network", *_NODE)),
+    Rule("network-pod-down", ("subnet-env", "no-network", *_NODE)),
+    Rule("subnet-env", ("no-network", *_NODE)),
+    Rule("no-network", _NODE),
+    Rule("resolv-loop", ("dns-loop", *_DNS), anywhere=True),
+    Rule("dns-loop", _DNS, anywhere=True),
+    *(
+        Rule(kind, _DNS, anywhere=True)
+        for kind in (
+            "host-silent",
+            "runtime-dead",
+            "runtime-not-ready",
+            "disk-full",
+            "kubelet-dead",
+            "exec-format",
+            "no-leader",
+            "subnet-env",
+            "no-network",
+            "addresses-leaked",
+            "bridge-address",
+            "proxy-down",
+            "daemon-pod-missing",
+            "network-pod-down",
+            "node-not-ready",
+            "api-silent",
+            "apiserver-down",
+            "proxy-server",
+        )
+    ),
+)
+
+
+DELIBERATE = {
+    "kubelet-stopped": "kubelet-dead",
+    "apiserver-removed": "apiserver-down",
+    "controller-manager-removed": "controller-manager-down",
+    "scheduler-removed": "scheduler-down",
+    "etcd-removed": "etcd-member-down",
+    "daemon-pod-kept-off": "daemon-pod-missing",
+}
+"""What somebody has done, and what it is like: it explains the same, and nothing explains it."""
+RULES = (
+    *_RULES,
+    *(
+        replace(rule, cause=kind)
+        for kind, like in DELIBERATE.items()
+        for rule in _RULES
+        if rule.cause == like
+    ),
+)
+
+
+def causes_only(findings: Sequence[Finding], rules: Iterable[Rule] = RULES) -> list[Finding]:
+    """The findings that no other explains. What is explained itself explains on, so that a chain has one end.
+
+    Of a finding on several hosts those hosts are left where nothing explains it.
+    """
+    rules = tuple(rules)
+    kept = []
+    for one in findings:
+        others = [other for other in findings if other is not one]
+        if not one.hosts:
+            if not any(_explains(rules, other, one.kind, None) for other in others):
+                kept.append(one)
+            continue
+        hosts = tuple(
+            host for host in one.hosts if not any(_explains(rules, other, one.kind, host) for other in others)
+        )
+        if hosts:
+            kept.append(one if hosts == one.hosts else replace(one, hosts=hosts))
+    return kept
+
+
+def _explains(rules: Iterable[Rule], cause: Finding, kind: str, host: str | None) -> bool:
+    return any(
+        rule.cause == cause.kind
+        and kind in rule.effects
+        and (rule.anywhere or (host is not None and host in cause.hosts))
+        for rule in rules
+    )
+
+
+def circles(rules: Iterable[Rule] = RULES) -> list[str]:
+    """Kinds that explain themselves by way of others: two such findings would hide each other."""
+    effects: dict[str, set[str]] = {}
+    for rule in rules:
+        effects.setdefault(rule.cause, set()).update(rule.effects)
+    found = []
+    for kind in effects:
+        seen: set[str] = set()
+        queue = [*effects[kind]]
+        while queue:
+            one = queue.pop()
+            if one not in seen:
+                seen.add(one)
+                queue += effects.get(one, ())
+        if kind in seen:
+            found.append(kind)
+    return sorted(found)

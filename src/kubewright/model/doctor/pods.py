@@ -1,0 +1,76 @@
+"""What several diagnoses ask about static Pods and their containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+
+from kubewright.model.doctor.facts import Container, DoctorFacts, NodeFacts
+from kubewright.model.objects import read_mapping
+from kubewright.model.reset import container_flags
+from kubewright.model.status import CONTROL_PLANE_PARTS
+
+STARTED = timedelta(minutes=2)
+"""A kubelet that has run for as long has started what it is to start."""
+RECENT, SHORT, OFTEN = timedelta(minutes=3), timedelta(minutes=2), 3
+"""A container that has ended within `RECENT`, had run for less than `SHORT`, and was started again `OFTEN` times
+does not come to rest. A runtime keeps one ended container; the attempts tell how many there were."""
+_BAD = re.compile(
+    r"\b(panic|fatal|error|failed|cannot|refused|denied|no space|expired|unable)\b|^[EF]\d{4} ", re.IGNORECASE
+)
+
+
+def flags(look_manifests: Mapping[str, str], name: str) -> dict[str, str]:
+    """The flags of a static Pod's manifest; empty where there is none, or it is damaged."""
+    return container_flags(read_mapping(look_manifests.get(name, "")) or {})
+
+
+def last_words(node: NodeFacts, container: str) -> tuple[str, ...]:
+    """How a container ended last, and what its log says at its end; the line that looks like the reason first."""
+    lines: list[str] = []
+    if node.runtime is not None:
+        ended = [one for one in node.runtime.of(container) if one.ended is not None]
+        if ended:
+            newest = max(ended, key=_time)
+            lines.append(f"container {container}, attempt {newest.attempt}, {newest.ended}")
+        elif node.runtime.answers and not node.runtime.of(container):
+            lines.append(f"there is no container {container}")
+    if node.look is not None:
+        log = [line for line in node.look.log(container) if line.strip()]
+        bad = [line for line in log if _BAD.search(line)]
+        lines += [f"{container}: {line}" for line in (bad or log)[-2:]]
+    return tuple(lines)
+
+
+def _time(one: Container) -> float:
+    return one.ended.at.timestamp() if one.ended and one.ended.at else 0.0
+
+
+def nothing_runs(node: NodeFacts) -> bool:
+    """Whether a control plane has manifests, and nobody has started a container for them.
+
+    Where a kubelet runs and containers have ended, it is one of them that is the cause.
+    """
+    if node.look is None or node.runtime is None or not node.runtime.answers:
+        return False
+    wanted = [name for name in CONTROL_PLANE_PARTS if name in node.look.manifests]
+    if not wanted or any(node.runtime.runs(name) for name in wanted):
+        return False
+    unit = node.look.kubelet
+    return unit is None or unit.active != "active" or not any(node.runtime.of(name) for name in wanted)
+
+
+def loops(facts: DoctorFacts, node: NodeFacts, container: str) -> bool:
+    """Whether a container that runs has ended often, soon after its start and of late: it will end again.
+
+    One that has run for long and was restarted, as a controller that has lost its Lease, is no such.
+    """
+    if node.runtime is None:
+        return False
+    look = node.look
+    now = look.now if look is not None and look.now is not None else facts.now
+    found = node.runtime.of(container)
+    failed = [one.ended for one in found if one.ended is not None and one.ended.code != 0]
+    soon = [one for one in failed if one.at and now - one.at < RECENT and one.lasted and one.lasted < SHORT]
+    return bool(soon) and max(one.attempt for one in found) >= OFTEN

@@ -1,0 +1,131 @@
+"""What `doctor --fix` does on a host: free addresses, account for the kubelet, remove an old bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubewright.clients.cri import open_cri
+from kubewright.errors import HostError
+from kubewright.events import Activity
+from kubewright.hosts import Host
+from kubewright.hosts.units import unit_lines
+from kubewright.model.doctor.finding import Fix
+from kubewright.model.doctor.host import ACCOUNTING
+from kubewright.model.doctor.network import REMOVE_BRIDGE
+from kubewright.model.doctor.reserved import FREE_ADDRESSES, RESERVED, dead_reservations, parse_reserved
+from kubewright.phases.phase import Action, Change, Phase
+
+ACCOUNTING_PATH = "/etc/systemd/system/kubelet.service.d/20-kubewright-accounting.conf"
+ACCOUNTING_DROP_IN = b"[Service]\nCPUAccounting=true\nMemoryAccounting=true\n"
+
+# $1 is the network's name, then an address and its sandbox's id, in turn. A file that says something else by now
+# belongs to a Pod that has come meanwhile.
+_FREE = r"""
+cd "/var/lib/cni/networks/$1" || exit 1
+shift
+while [ $# -gt 1 ]; do
+  if [ -f "$1" ] && [ "$(head -n 1 "$1" | tr -d '\r')" = "$2" ]; then rm -f -- "$1" || exit 1; fi
+  shift 2
+done
+"""
+_AT_ONCE = 200
+
+
+class FreeAddresses(Phase):
+    """Remove the reservations of sandboxes that the runtime does not have (P37)."""
+
+    name = FREE_ADDRESSES
+    title = "Free the addresses that no Pod has"
+
+    def __init__(self, host: Host, network: str, socket: str) -> None:
+        self.host_name = host.name
+        self._host = host
+        self._network = network
+        self._socket = socket
+        self._owners: dict[str, str] = {}
+
+    async def look(self) -> Sequence[Change]:
+        """The runtime is asked first: what is reserved afterwards for a Pod that has just come is young."""
+        async with open_cri(self._host, self._socket) as cri:
+            sandboxes = {one.id for one in await cri.sandboxes()}
+        done = await self._host.shell(RESERVED, self._network, check=False)
+        reserved = parse_reserved(done.stdout.decode(errors="replace"), self._network)
+        gone = dead_reservations(reserved, sandboxes, self._network)
+        self._owners = {one.address: one.container for one in gone}
+        return [Change(Action.DELETE, one.path, self.host_name) for one in gone]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Remove them, each only if it still names the same sandbox."""
+        pairs = [word for address, owner in self._owners.items() for word in (address, owner)]
+        for start in range(0, len(pairs), _AT_ONCE):
+            await self._host.shell(_FREE, self._network, *pairs[start : start + _AT_ONCE])
+
+
+class CgroupAccounting(Phase):
+    """Turn on CPU and memory accounting of the kubelet's unit (P49)."""
+
+    name = ACCOUNTING
+    title = "Account for the kubelet's CPU and memory"
+
+    def __init__(self, host: Host) -> None:
+        self.host_name = host.name
+        self._host = host
+
+    async def look(self) -> Sequence[Change]:
+        """Whether the drop-in is there."""
+        if await self._host.read_file(ACCOUNTING_PATH) == ACCOUNTING_DROP_IN:
+            return []
+        return [
+            Change(Action.CREATE, ACCOUNTING_PATH, self.host_name),
+            Change(Action.RUN, "systemctl restart kubelet", self.host_name),
+        ]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Write it, and start the kubelet anew with it."""
+        await self._host.write_file(ACCOUNTING_PATH, ACCOUNTING_DROP_IN)
+        await self._host.run(["systemctl", "daemon-reload"])
+        await self._host.run(["systemctl", "restart", "kubelet"])
+
+    async def verify(self, activity: Activity) -> None:
+        """The kubelet must run. Raises `HostError` with its unit's lines."""
+        if not (await self._host.run(["systemctl", "is-active", "--quiet", "kubelet"], check=False)).ok:
+            raise HostError(
+                f"the kubelet on {self.host_name} does not run with the drop-in", host=self.host_name,
+                evidence=await unit_lines(self._host, "kubelet", 5),
+                hint=f"rm {ACCOUNTING_PATH} && systemctl daemon-reload && systemctl restart kubelet",
+            )  # fmt: skip
+
+
+class RemoveBridge(Phase):
+    """Remove a bridge of an older pod network (P38)."""
+
+    name = REMOVE_BRIDGE
+    title = "Remove the old bridge"
+
+    def __init__(self, host: Host, bridge: str) -> None:
+        self.host_name = host.name
+        self._host = host
+        self._bridge = bridge
+
+    async def look(self) -> Sequence[Change]:
+        """Whether there is such a bridge; a link of another type is not touched."""
+        shown = await self._host.run(
+            ["ip", "-o", "link", "show", "type", "bridge", "dev", self._bridge], check=False
+        )
+        return [Change(Action.DELETE, f"link {self._bridge}", self.host_name)] if shown.text.strip() else []
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Take it down and away."""
+        await self._host.run(["ip", "link", "set", "dev", self._bridge, "down"])
+        await self._host.run(["ip", "link", "delete", "dev", self._bridge, "type", "bridge"])
+
+
+def phase_of(fix: Fix, host: Host, socket: str) -> Phase:
+    """The phase that does what a finding offers; `socket` is the runtime's."""
+    if fix.name == FREE_ADDRESSES:
+        return FreeAddresses(host, fix.arguments[0], socket)
+    if fix.name == ACCOUNTING:
+        return CgroupAccounting(host)
+    if fix.name == REMOVE_BRIDGE:
+        return RemoveBridge(host, fix.arguments[0])
+    raise AssertionError(f"there is no fix {fix.name}")

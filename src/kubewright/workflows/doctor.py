@@ -1,0 +1,155 @@
+"""`kubewright doctor`: everybody is asked at once, and once more where something was found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from kubewright.clients.server import Server
+from kubewright.errors import ExitCode, HostError
+from kubewright.hosts import Host
+from kubewright.hosts.open import open_host
+from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
+from kubewright.model.config.endpoint import configured_address, endpoint_hosts
+from kubewright.model.doctor.diagnose import causes, confirmed, symptoms
+from kubewright.model.doctor.facts import DoctorFacts
+from kubewright.model.doctor.finding import Finding, Severity, worst
+from kubewright.model.pki import PKI_DIR, certificates_dir
+from kubewright.model.status_report import report
+from kubewright.workflows.doctor_host import DoctorHost
+from kubewright.workflows.status import StatusReader
+from kubewright.workflows.status_parts import Wanted, wanted_of
+
+_OBJECTS = 8.0
+"""Seconds in which a ready API server must have listed the cluster's objects; without them the hosts say much."""
+PAUSE = 4.0
+"""Seconds between the two looks: in this time a container or a unit that restarts by itself has begun again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found, and out of what."""
+
+    findings: tuple[Finding, ...]
+    facts: DoctorFacts
+
+    @property
+    def severity(self) -> Severity | None:
+        """The worst of the findings'."""
+        return worst(self.findings)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process returns."""
+        codes = {Severity.WARNING: ExitCode.DOCTOR_WARNED, Severity.ERROR: ExitCode.DOCTOR_FOUND}
+        return codes[self.severity] if self.severity else ExitCode.OK
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document that `doctor -o json` prints."""
+        return {
+            "healthy": not self.findings,
+            "severity": str(self.severity) if self.severity else None,
+            "time": self.facts.now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "apiRead": self.facts.readable,
+            "hosts": [
+                {
+                    "name": one.name,
+                    "answers": one.answers,
+                    "controlPlane": one.control_plane,
+                    "error": one.error or None,
+                }
+                for one in self.facts.nodes
+            ],
+            "findings": [one.as_dict() for one in self.findings],
+        }
+
+
+class Doctor:
+    """The hosts of a cluster, or one of them, and the API. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        hosts: Sequence[DoctorHost],
+        *,
+        servers: Sequence[Server] = (),
+        endpoint: str = "",
+        whole: bool = True,
+    ) -> None:
+        self._hosts = hosts
+        self._endpoint = endpoint
+        self._whole = whole
+        self._reader = StatusReader(
+            servers, hosts=[one.source for one in hosts], config_maps=True, within=_OBJECTS
+        )
+
+    @classmethod
+    def of_cluster(cls, spec: ClusterSpec, servers: Sequence[Server] = ()) -> Doctor:
+        """All hosts of a cluster.yaml."""
+        pki = certificates_dir(spec.cluster_configuration)
+        address = configured_address(spec) if spec.endpoint is not None else ""
+        balancing = {host.name: wanted_of(spec) for host in endpoint_hosts(spec)}
+        hosts = [
+            DoctorHost(
+                host,
+                partial(open_host, host, spec.ssh),
+                pki,
+                balancing.get(host.name, Wanted()),
+                certain=True,
+            )
+            for host in spec.hosts
+        ]
+        return cls(hosts, servers=servers, endpoint=address)
+
+    @classmethod
+    def of_host(cls, spec: HostSpec, open_: Callable[[], Host]) -> Doctor:
+        """One host, of which only its own files say whether it is a control plane."""
+        asked = spec.model_copy(update={"roles": [Role.CONTROL_PLANE]})
+        return cls([DoctorHost(asked, open_, PKI_DIR, Wanted(), certain=False)], whole=False)
+
+    async def __aenter__(self) -> Doctor:
+        await self._reader.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._reader.__aexit__()
+
+    async def examine(self) -> Examination:
+        """Look, and think. What is found is looked for once more: nothing is reported that passes by itself.
+
+        Raises `HostError` where the one host that is asked has nothing of a cluster.
+        """
+        facts = await self.look()
+        self._refuse_if_bare(facts)
+        found = symptoms(facts)
+        if found:
+            await asyncio.sleep(PAUSE)
+            facts = await self.look()
+            found = confirmed(found, symptoms(facts))
+        return Examination(tuple(causes(found)), facts)
+
+    async def look(self) -> DoctorFacts:
+        """All facts, within a bounded time."""
+        for one in self._hosts:
+            one.forget()
+        asked = await self._reader.facts()
+        errors = {one.name: "; ".join(one.problems) for one in asked.hosts if not one.answers}
+        nodes = tuple(one.facts(errors.get(one.name, "")) for one in self._hosts)
+        clocks = [one.look.now for one in nodes if one.look is not None and one.look.now is not None]
+        now = asked.now if asked.objects is not None or not clocks else clocks[0]
+        return DoctorFacts(now or datetime.now(UTC), nodes, report(asked), asked, self._endpoint, self._whole)
+
+    def _refuse_if_bare(self, facts: DoctorFacts) -> None:
+        if self._whole:
+            return
+        for node, look in facts.looks():
+            if not look.joined and not look.manifests and not facts.asked.etcd:
+                raise HostError(
+                    f"{node.name}: there is nothing of a cluster on it",
+                    host=node.name,
+                    exit_code=ExitCode.FAILURE,
+                    hint="name a cluster with -f cluster.yaml, or one of its nodes with --host",
+                )

@@ -1,0 +1,173 @@
+"""What `doctor` asks one host: its look in one round trip, its runtime, then the reserved addresses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from kubewright.clients.cri import (
+    CriClient,
+    CriError,
+    RuntimeContainer,
+    Sandbox,
+    find_socket,
+    open_cri,
+    socket_path,
+)
+from kubewright.clients.server import Server
+from kubewright.errors import KubewrightError
+from kubewright.hosts import Host
+from kubewright.model.config.cluster import HostSpec
+from kubewright.model.doctor.cni import pod_network
+from kubewright.model.doctor.facts import Container, Ended, NodeFacts, RuntimeFacts
+from kubewright.model.doctor.look import LOOK, Look, arguments, parse_look
+from kubewright.model.doctor.reserved import RESERVED, Reservation, parse_reserved
+from kubewright.model.kubelet import INSTANCE_CONFIG_PATH
+from kubewright.model.manifests import CONTROLLER, SCHEDULER_POD
+from kubewright.model.objects import SYSTEM, read_mapping
+from kubewright.phases.serving import not_serving
+from kubewright.workflows.status_ask import ASK, bounded
+from kubewright.workflows.status_ask import LOOK as PATIENCE
+from kubewright.workflows.status_host import HostSource
+from kubewright.workflows.status_parts import Wanted
+
+_ENDS = 16
+"""Of so many containers that do not run it is asked how they have ended."""
+
+
+class DoctorHost:
+    """One host: `status`'s questions, and `doctor`'s own beside them on the same connection."""
+
+    def __init__(
+        self, spec: HostSpec, open_: Callable[[], Host], pki: str, wanted: Wanted, *, certain: bool
+    ) -> None:
+        self.name = spec.name
+        self._plane = spec.is_control_plane and certain
+        self._pki = pki
+        self._look: Look | None = None
+        self._raw = ""
+        self._error = ""
+        self._runtime: RuntimeFacts | None = None
+        self._reserved: tuple[Reservation, ...] = ()
+        self._mute: dict[str, str] = {}
+        self.source = HostSource(spec, open_, pki, wanted, self._ask)
+
+    def forget(self) -> None:
+        """Before another look."""
+        self._look, self._raw, self._error, self._runtime, self._reserved = None, "", "", None, ()
+        self._mute = {}
+
+    def facts(self, error: str) -> NodeFacts:
+        """What was found; `error` is why the host did not let us in."""
+        look = self._look
+        plane = self._plane or (look is not None and look.has_plane)
+        why = "" if look else error or self._error or "it was not asked"
+        return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._mute, self._raw)
+
+    async def _ask(self, host: Host) -> None:
+        done, error = await bounded(
+            host.shell(LOOK, *arguments(self._pki), check=False, timeout=PATIENCE), PATIENCE
+        )
+        if done is None:
+            self._error = f"its look: {error}"
+            return
+        self._raw = done.stdout.decode(errors="replace")
+        look = parse_look(self._raw)
+        if not look.complete:
+            self._error = f"its look was cut off: {done.err or f'exit code {done.exit_code}'}"
+            return
+        self._look = look
+        if not look.joined and not look.manifests:
+            return
+        self._runtime = await ask_runtime(host, look)
+        if self._runtime is None or not self._runtime.answers:
+            return
+        network = pod_network(look)
+        async with asyncio.TaskGroup() as group:
+            mute = group.create_task(ask_controllers(host, look, self._runtime))
+            if network:
+                self._reserved = await ask_reserved(host, network)
+        self._mute = mute.result()
+
+
+async def ask_runtime(host: Host, look: Look) -> RuntimeFacts | None:
+    """What a node's runtime says of itself and of the Pods' containers. Raises nothing.
+
+    None where it is the kubelet that would have to answer, and does not run.
+    """
+    socket = runtime_socket(look)
+    if socket in look.sockets and (look.kubelet is None or look.kubelet.active != "active"):
+        return None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            socket = socket or await find_socket(host)
+            async with open_cri(host, socket, timeout=ASK) as cri:
+                return await _of_runtime(cri)
+    except TimeoutError:
+        return RuntimeFacts(False, f"no answer within {PATIENCE:g} s", socket=socket)
+    except KubewrightError as error:
+        return RuntimeFacts(False, error.message, error.evidence, socket=socket)
+
+
+def runtime_socket(look: Look) -> str:
+    """The socket that the kubelet uses; empty where its files do not say."""
+    instance = read_mapping(look.files.get(INSTANCE_CONFIG_PATH, "")) or {}
+    flag = look.kubelet_flags.get("container-runtime-endpoint", "")
+    configured = instance.get("containerRuntimeEndpoint") or look.kubelet_config.get(
+        "containerRuntimeEndpoint"
+    )
+    return socket_path(flag or str(configured or "") or next(iter(look.sockets), ""))
+
+
+async def _of_runtime(cri: CriClient) -> RuntimeFacts:
+    found = await cri.status()
+    # Containers first: of one that is listed, the sandbox is there a moment later, too.
+    listed = await cri.containers()
+    sandboxes = {one.id: one for one in await cri.sandboxes()}
+    system = [
+        one for one in listed if one.sandbox in sandboxes and sandboxes[one.sandbox].namespace == SYSTEM
+    ]
+    ended = [one for one in system if not one.running]
+    ended.sort(key=lambda one: -one.attempt)
+    async with asyncio.TaskGroup() as group:
+        tasks = {one.id: group.create_task(_end(cri, one)) for one in ended[:_ENDS]}
+    return RuntimeFacts(
+        True, name=found.name, ready=found.ready, network_ready=found.network_ready, message=found.message,
+        sandboxes=frozenset(sandboxes),
+        containers=tuple(
+            _container(one, sandboxes[one.sandbox], tasks[one.id].result() if one.id in tasks else None)
+            for one in system
+        ),
+    )  # fmt: skip
+
+
+async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
+    try:
+        end = await cri.container_end(one.id)
+    except CriError:
+        return None
+    return Ended(end.exit_code, end.reason, end.message, end.at, end.lasted) if end else None
+
+
+def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:
+    return Container(pod.name, one.name, one.attempt, one.running, ended)
+
+
+async def ask_controllers(host: Host, look: Look, runtime: RuntimeFacts) -> dict[str, str]:
+    """Of the controllers whose containers run, those that do not say that they are well. Raises nothing."""
+    pods = {name: read_mapping(look.manifests.get(name, "")) for name in (CONTROLLER, SCHEDULER_POD)}
+    nobody = Server("")  # controllers say it to everybody
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            name: group.create_task(bounded(not_serving(host, name, pod, nobody, ""), ASK + 1))
+            for name, pod in pods.items()
+            if pod is not None and runtime.runs(name)
+        }
+    said = {name: task.result() for name, task in tasks.items()}
+    return {name: why or error for name, (why, error) in said.items() if why or error}
+
+
+async def ask_reserved(host: Host, network: str) -> tuple[Reservation, ...]:
+    """The addresses that host-local has reserved for a network. Raises nothing."""
+    done, _ = await bounded(host.shell(RESERVED, network, check=False, timeout=ASK))
+    return parse_reserved(done.stdout.decode(errors="replace"), network) if done is not None else ()

@@ -1,0 +1,177 @@
+"""Which findings explain which, how they are merged, and that a healthy cluster has none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.unit.model.doctor.doctor_world import (
+    PLANES,
+    facts,
+    kinds,
+    member,
+    node,
+    node_object,
+    objects,
+    server,
+)
+
+from kubewright.model.doctor import certs, controlplane, dns, etcd, host, kubelet, network, runtime, service
+from kubewright.model.doctor.causes import RULES, Rule, causes_only, circles
+from kubewright.model.doctor.diagnose import DIAGNOSES, confirmed, diagnose
+from kubewright.model.doctor.facts import NodeFacts
+from kubewright.model.doctor.finding import Finding, Fix, Severity, merged, worst
+
+MODULES = (certs, controlplane, dns, etcd, host, kubelet, network, runtime, service)
+
+
+def finding(kind: str, *hosts: str, cause: str = "it is broken", **more: object) -> Finding:
+    return Finding(kind, Severity.ERROR, cause, hosts, **more)  # type: ignore[arg-type]
+
+
+def test_a_healthy_cluster_has_no_finding() -> None:
+    assert kinds(facts()) == []
+
+
+def test_no_finding_explains_itself_by_way_of_others() -> None:
+    assert circles() == []
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert circles([Rule("a", ("b",)), Rule("b", ("c",)), Rule("c", ("a",)), Rule("d", ("a",))]) == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_rules_name_only_what_some_diagnosis_finds() -> None:
+    """A name that is misspelt would explain nothing, silently."""
+    known: set[str] = set()
+    for module in MODULES:
+        known.update(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', Path(str(module.__file__)).read_text()))
+    named = {kind for rule in RULES for kind in (rule.cause, *rule.effects)}
+    assert named - known == set()
+
+
+def test_every_diagnosis_is_registered() -> None:
+    assert len(set(DIAGNOSES)) == len(DIAGNOSES) == sum(len(module.DIAGNOSES) for module in MODULES)
+
+
+def test_a_cause_explains_on_its_own_host_alone() -> None:
+    found = [finding("runtime-dead", "a"), finding("kubelet-dead", "a"), finding("kubelet-dead", "b")]
+    assert [(one.kind, one.hosts) for one in causes_only(found)] == [
+        ("runtime-dead", ("a",)),
+        ("kubelet-dead", ("b",)),
+    ]
+
+
+def test_a_cause_anywhere_explains_on_other_hosts_and_in_the_cluster() -> None:
+    found = [finding("etcd-no-quorum"), finding("apiserver-down", "a"), finding("no-leader")]
+    assert [one.kind for one in causes_only(found)] == ["etcd-no-quorum"]
+
+
+def test_a_chain_has_one_end() -> None:
+    """What is explained explains on: a dead host, hence no member, hence no majority, hence no API."""
+    found = [
+        finding("host-silent", "a"), finding("etcd-member-down", "a"), finding("etcd-no-quorum"),
+        finding("api-silent", "b"), finding("controller-manager-down", "b"), finding("node-not-ready", "c"),
+    ]  # fmt: skip
+    assert [one.kind for one in causes_only(found)] == ["host-silent"]
+
+
+def test_hosts_where_nothing_explains_it_stay() -> None:
+    found = [finding("swap-on", "a"), finding("kubelet-dead", "a", "b")]
+    assert causes_only(found)[1].hosts == ("b",)
+
+
+def test_one_cause_on_several_hosts_is_one_finding() -> None:
+    [one] = merged([
+        finding("swap-on", "a", evidence=("/dev/sda2",), fixes=(Fix("x", "x", "a"),)),
+        finding("swap-on", "b", evidence=("/dev/sdb2",), fixes=(Fix("x", "x", "b"),)),
+    ])  # fmt: skip
+    assert one.hosts == ("a", "b")
+    assert one.evidence == ("a: /dev/sda2", "b: /dev/sdb2")
+    assert [fix.host for fix in one.fixes] == ["a", "b"]
+
+
+def test_different_causes_of_one_kind_stay_apart() -> None:
+    assert len(merged([finding("x-y", "a"), finding("x-y", "a", cause="otherwise broken")])) == 2
+
+
+def test_the_worst_severity_counts() -> None:
+    warning = replace(finding("x-y"), severity=Severity.WARNING)
+    assert worst([warning, finding("x-y"), warning]) is Severity.ERROR
+    assert worst([]) is None
+
+
+def test_only_what_both_looks_found_is_confirmed() -> None:
+    first = [finding("kubelet-dead", "a"), finding("no-leader"), finding("swap-on", "a")]
+    second = [
+        finding("kubelet-dead", "a", "b"),
+        finding("no-leader"),
+        finding("dns-down"),
+        finding("swap-on", "b"),
+    ]
+    assert [(one.kind, one.hosts) for one in confirmed(first, second)] == [
+        ("kubelet-dead", ("a",)),
+        ("no-leader", ()),
+    ]
+
+
+def test_errors_come_before_warnings() -> None:
+    def both(_: object) -> object:
+        return iter([replace(finding("x-y", "a"), severity=Severity.WARNING), finding("y-z", "a")])
+
+    assert [one.kind for one in diagnose(facts(), [both])] == ["y-z", "x-y"]  # type: ignore[list-item]
+
+
+def test_evidence_is_shown_without_secrets() -> None:
+    def one(_: object) -> object:
+        return iter([finding("x-y", evidence=("join --token abcdef.0123456789abcdef",))])
+
+    assert "0123456789abcdef" not in str(diagnose(facts(), [one]))  # type: ignore[list-item]
+
+
+def test_one_dead_host_of_three_is_one_finding() -> None:
+    dead = NodeFacts("cp2", control_plane=True, error="no answer within 6 s")
+    seen = objects()
+    nodes = [node_object(name, ready=name != "cp2") for name in (*PLANES, "w1")]
+    found = facts(
+        [dead],
+        objects=replace(seen, nodes=nodes),
+        servers=[server("cp1"), server("cp2", error="no answer"), server("cp3")],
+        etcd=[member("cp1"), member("cp2", error="no answer"), member("cp3")],
+    )
+    assert kinds(found) == [("host-silent", ("cp2",))]
+
+
+def test_a_dead_host_and_a_dead_kubelet_elsewhere_are_two() -> None:
+    dead = NodeFacts("cp2", control_plane=True, error="no answer within 6 s")
+    other = node("w1")
+    assert other.look is not None
+    units = dict(other.look.units)
+    units["kubelet"] = replace(units["kubelet"], active="inactive", sub="dead", up=None)
+    stopped = replace(other, look=replace(other.look, units=units))
+    nodes = [node_object(name, ready=name in ("cp1", "cp3")) for name in (*PLANES, "w1")]
+    found = facts(
+        [dead, stopped], objects=replace(objects(), nodes=nodes), etcd=[member("cp1"), member("cp3")]
+    )
+    assert sorted(kinds(found)) == [("host-silent", ("cp2",)), ("kubelet-stopped", ("w1",))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_area_says_what_it_is(module: object) -> None:
+    assert module.__doc__ is not None
+    assert re.search(r"\(.*P\d\d", module.__doc__)
+
+
+def test_the_documentation_lists_every_kind_with_its_pitfalls() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "doctor.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z-]+)` \| (?:P\d\d ?)+\|", text, re.MULTILINE))
+    known = {rule.cause for rule in RULES} | {kind for rule in RULES for kind in rule.effects} | {"loud"}
+    assert known - listed == set()
+    sources = "".join(Path(str(module.__file__)).read_text() for module in MODULES)
+    assert {kind for kind in listed if f'"{kind}"' not in sources} == set()
