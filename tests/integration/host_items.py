@@ -15,7 +15,8 @@ _ITEMS = r"""
 exec 2>/dev/null
 ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/link \1/'
 ip -o address | awk '{print "address", $2, $3, $4}'
-{ ip route show table all; ip -6 route show; } | grep -v '^local .* proto kernel' | sed -E 's/ +(expires|pref|metric) [^ ]+//g; s/^/route /'
+{ ip route show table all; ip -6 route show; } | grep -v '^local .* proto kernel' |
+  sed -E 's/ +(expires|pref|metric) [^ ]+//g; s/^/route /'
 { ip rule; ip -6 rule; } | sed 's/^/rule /'
 for save in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do
   $save | awk -v by=$save '/^\*/ {table = $0} /^-A/ {print "filter", by, table, $0}
