@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import kubeadm_machines as machines
 import pytest
@@ -233,13 +234,14 @@ def test_a_worker_keeps_what_is_its_owners(kubewright: Kubewright, made: Lab) ->
     assert differences(BEFORE[WORKER], items(made, WORKER)) == []
 
 
-def test_init_works_at_once_and_its_reset_leaves_nothing(kubewright: Kubewright, made: Lab) -> None:
+def test_init_works_at_once_and_its_reset_leaves_nothing(
+    kubewright: Kubewright, made: Lab, tmp_path: Path
+) -> None:
     """P35, P41: ours on the host that was a worker of kubeadm's."""
-    config = joinable(str(made.machine(WORKER).plan.address))
-    write(made, WORKER, machines.CONFIG, config.encode())
+    config = tmp_path / "kubeadm.yaml"
+    config.write_text(joinable(str(made.machine(WORKER).plan.address)))
     ignored = ("--ignore-preflight-errors", "ImagePull")
-    kubewright_on(kubewright, made, WORKER, "init", "--config", machines.CONFIG, *ignored)
-    on(made, WORKER, 'rm "$1"', machines.CONFIG)
+    kubewright_on(kubewright, made, WORKER, "init", "--config", config, *ignored)
     until_on(made, WORKER, "iptables-save | grep -q KUBE-SERVICES", seconds=100, every=0.2)
     run = reset(kubewright, made, WORKER, "--force")
     assert "kubectl delete node" not in run.out
