@@ -19,8 +19,6 @@ DIRECTORY = ROOT / pitfalls.IN_CHECKOUT
 README = DIRECTORY / "README.md"
 IDS = [f"P{number:02}" for number in range(1, 54)]
 SECTIONS = ["What you see", "Why", "What Kubewright does", "By hand"]
-TO_COME = {"doctor"}
-"""Commands that pages may name before the command line has them; as soon as it has, they are checked like all."""
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`]+)`")
@@ -93,8 +91,7 @@ def complaints(words: list[str]) -> Iterator[str]:
         elif isinstance(command, click.Group):
             below = command.get_command(context, word)
             if below is None:
-                if word not in TO_COME:
-                    yield f"{command.name} has no command {word}"
+                yield f"{command.name} has no command {word}"
                 return
             command = below
         elif not any(isinstance(one, click.Argument) for one in command.params):
