@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,17 @@ class Converting:
     def cluster(self, planes: Sequence[str], workers: Sequence[str] = ()) -> HaCluster:
         return HaCluster(self.lab, self.config, planes, workers or self.workers)
 
-    def run(self, how: str = "--to-ha", *, serving: Load = lambda: None) -> None:
+    def run(self, how: str = "--to-ha", *, serving: Load = lambda: None) -> int:
         """A conversion from beginning to end, or to the end of one that was killed; `serving` is called when there
-        is an endpoint."""
+        is an endpoint. How many lines of events it has written."""
         process = self.kubewright.start("convert", how, "-f", self.file, "--no-merge", "-o", "json")
         assert process.stdout is not None
-        seconds, last = _until(process.stdout, "", serving)
+        lines = list[str]()
+        seconds, last = _until(_kept(process.stdout, lines), "", serving)
         assert process.wait(10) == 0, last
         stages = [f"{stage['name']} {stage['seconds']:.1f} s" for stage in last["data"]["stages"]]
         print(f"\nconverted in {seconds:.1f} s: {', '.join(stages)}")
+        return len(lines)
 
     def killed(self, phase: str, how: str = "--to-ha", *, serving: Load = lambda: None) -> None:
         """A conversion that is killed some time after a phase has begun."""
@@ -67,19 +69,16 @@ class Converting:
         process.wait()
         print(f"\nkilled {began + later:.1f} s after its beginning, in {phase}")
 
-    def killed_after(self, seconds: float) -> bool:
-        """A conversion that is killed after so many seconds; false where it had ended by then."""
-        process = self.kubewright.start(
-            "convert", "--to-ha", "-f", self.file, "--no-merge", "-o", "json", out=subprocess.DEVNULL
-        )
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        finally:
-            process.kill()
-            process.wait()
-        return False
+    def killed_at(self, number: int) -> float:
+        """A conversion that is killed when it has said so much, in lines of its events, which a slower computer says
+        later. After how many seconds; 0 where it ended before that."""
+        process = self.kubewright.start("convert", "--to-ha", "-f", self.file, "--no-merge", "-o", "json")
+        assert process.stdout is not None
+        started = time.monotonic()
+        ended = sum(1 for _ in islice(process.stdout, number)) < number or process.poll() is not None
+        process.kill()
+        process.wait()
+        return 0.0 if ended else time.monotonic() - started
 
     def restore(self) -> None:
         """By the command that was printed, whose id is also the name of the backup's folder. A conversion that was
@@ -176,6 +175,12 @@ def not_of_one_gap(book: Book) -> list[Failure]:
 
 
 _JOIN = "kubeadm token create --kubeconfig /etc/kubernetes/admin.conf --print-join-command 2>/dev/null"
+
+
+def _kept(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
 
 
 def _until(events: Iterable[str], phase: str, serving: Load) -> tuple[float, dict[str, Any]]:
