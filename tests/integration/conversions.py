@@ -70,7 +70,7 @@ class Converting:
         print(f"\nkilled {began + later:.1f} s after its beginning, in {phase}")
 
     def killed_at(self, number: int) -> float:
-        """A conversion that is killed when it has said so much, in lines of its events, which a slower computer says
+        """A conversion that is killed when it has said so much, in lines of its events, which a slow computer says
         later. After how many seconds; 0 where it ended before that."""
         process = self.kubewright.start("convert", "--to-ha", "-f", self.file, "--no-merge", "-o", "json")
         assert process.stdout is not None

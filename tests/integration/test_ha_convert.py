@@ -144,8 +144,8 @@ def test_what_was_is_brought_back_from_a_killed_conversion(made: Converting, pha
 @pytest.mark.soak
 @pytest.mark.timeout(6 * 3600)
 def test_conversions_are_killed_across_their_whole_length(made: Converting) -> None:
-    """From each moment what was is brought back, and from another one near it the next run completes; then what was is
-    brought back again."""
+    """From each moment what was is brought back; from another one near it the next run completes, and what was is
+    brought back after that."""
     before = made.state()
     whole = made.run()
     made.restore()
