@@ -16,7 +16,6 @@ from tests.unit.phases.memory_host import MemoryHost
 from kubewright.errors import HostError
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
-from kubewright.model.doctor.facts import Container, RuntimeFacts
 from kubewright.model.doctor.look import LOOK, Look
 from kubewright.model.doctor.reserved import RESERVED
 from kubewright.workflows import doctor_host
@@ -222,7 +221,7 @@ async def test_dockershim_is_not_missed_beside_a_dead_kubelet() -> None:
     assert alive.runtime.socket == SHIM
 
 
-async def test_controllers_whose_containers_run_are_asked_how_they_are(
+async def test_controllers_are_asked_how_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
@@ -236,9 +235,7 @@ async def test_controllers_whose_containers_run_are_asked_how_they_are(
         f"/etc/kubernetes/manifests/{name}.yaml": "kind: Pod"
         for name in ("kube-scheduler", "kube-controller-manager")
     }
-    runs = [Container(f"{name}-w1", name, 0, True) for name in ("kube-scheduler", "kube-controller-manager")]
-    found = await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True, containers=tuple(runs)))
+    found = await ask_controllers(Machine(), Look(files=files))
     assert found == {"kube-scheduler": "it hangs"}
     assert sorted(asked) == ["kube-controller-manager", "kube-scheduler"]
-    assert await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True)) == {}
-    assert await ask_controllers(Machine(), Look(), RuntimeFacts(True, containers=tuple(runs))) == {}
+    assert await ask_controllers(Machine(), Look()) == {}

@@ -49,7 +49,7 @@ class Looks(Doctor):
         self.facts: Iterator[DoctorFacts] = iter(all_facts)
         self.looks = 0
 
-    async def look(self) -> DoctorFacts:
+    async def look(self, *, again: bool = False) -> DoctorFacts:
         self.looks += 1
         return next(self.facts)
 
