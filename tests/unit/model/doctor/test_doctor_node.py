@@ -38,6 +38,7 @@ from tests.unit.model.doctor.doctor_world import (
 )
 
 from kubewright.model.doctor.cni import pod_network
+from kubewright.model.doctor.facts import NodeFacts
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.doctor.host import amount
 from kubewright.model.doctor.look import BRIDGE_FILTER, CNI_DIR, FORWARD, KUBELET_CONF, SWAPS, Disk
@@ -559,3 +560,42 @@ def test_removing_a_bridge_is_offered_with_what_it_interrupts() -> None:
     [fix] = only(facts([seen("w1", addresses={"cni0": ("10.244.1.1/24",)})])).fixes
     assert (fix.name, fix.arguments) == ("remove-bridge", ("cni0",))
     assert "Pods" in fix.interrupts
+
+
+# -- what --fix is offered for ------------------------------------------------------------------------------------
+
+
+def offered(one: NodeFacts) -> list[tuple[str, str, bool]]:
+    return [(fix.name, fix.host, bool(fix.interrupts)) for fix in only(facts([one])).fixes]
+
+
+def test_swap_is_turned_off_only_after_a_question() -> None:
+    swaps = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2"
+    assert offered(with_files("w1", {SWAPS: swaps})) == [("swap-off", "w1", True)]
+
+
+def test_p46_is_mended_without_a_question() -> None:
+    assert offered(with_files("w1", {FORWARD: "0"})) == [("kernel-settings", "w1", False)]
+
+
+def test_a_kubelet_that_was_stopped_is_started_unless_it_is_masked() -> None:
+    stopped = unit(active="inactive", sub="dead", up=None)
+    assert offered(seen("w1", units={"kubelet": stopped})) == [("start-kubelet", "w1", False)]
+    assert offered(seen("w1", units={"kubelet": replace(stopped, file="masked")})) == []
+
+
+def test_a_kubelet_that_has_failed_is_not_just_started() -> None:
+    failed = unit(active="failed", sub="failed", result="exit-code", up=None)
+    assert offered(seen("w1", units={"kubelet": failed})) == []
+
+
+def test_a_kubelet_that_does_not_start_with_the_host_is_warned_of() -> None:
+    found = only(facts([seen("w1", units={"kubelet": unit(file="disabled")})]))
+    assert (found.kind, found.severity) == ("kubelet-disabled", Severity.WARNING)
+    assert [fix.name for fix in found.fixes] == ["start-kubelet"]
+
+
+def test_p22_an_expired_certificate_is_nothing_to_fix() -> None:
+    ended = kubelet_pem("w1", issued=NOW - timedelta(days=400))
+    found = only(facts([seen("w1", certs={KUBELET_CLIENT_CURRENT: ended})]))
+    assert (found.kind, found.fixes) == ("kubelet-certificate", ())
