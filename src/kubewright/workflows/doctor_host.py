@@ -9,7 +9,6 @@ from kubewright.clients.cri import (
     CriClient,
     CriError,
     RuntimeContainer,
-    Sandbox,
     find_socket,
     open_cri,
     socket_path,
@@ -147,11 +146,21 @@ async def _of_runtime(cri: CriClient) -> RuntimeFacts:
     ended.sort(key=lambda one: -one.attempt)
     async with asyncio.TaskGroup() as group:
         tasks = {one.id: group.create_task(_end(cri, one)) for one in ended[:_ENDS]}
+    ends = {identity: task.result() for identity, task in tasks.items()}
+    failed = {
+        one.image for one in ended if (end := ends.get(one.id)) is not None and end.code != 0 and one.image
+    }
+    async with asyncio.TaskGroup() as group:
+        images = {image: group.create_task(_architecture(cri, image)) for image in failed}
+    made_for = {image: task.result() for image, task in images.items()}
     return RuntimeFacts(
         True, name=found.name, ready=found.ready, network_ready=found.network_ready, message=found.message,
         sandboxes=frozenset(sandboxes),
         containers=tuple(
-            _container(one, sandboxes[one.sandbox], tasks[one.id].result() if one.id in tasks else None)
+            Container(
+                sandboxes[one.sandbox].name, one.name, one.attempt, one.running, ends.get(one.id), one.image,
+                made_for.get(one.image, ""),
+            )
             for one in system
         ),
     )  # fmt: skip
@@ -165,8 +174,11 @@ async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
     return Ended(end.exit_code, end.reason, end.message, end.at, end.lasted) if end else None
 
 
-def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:
-    return Container(pod.name, one.name, one.attempt, one.running, ended)
+async def _architecture(cri: CriClient, image: str) -> str:
+    try:
+        return await cri.image_architecture(image)
+    except CriError:
+        return ""
 
 
 async def ask_controllers(host: Host, look: Look) -> dict[str, str]:

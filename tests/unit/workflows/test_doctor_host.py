@@ -109,9 +109,16 @@ async def runtime(tmp_path: Path) -> AsyncIterator[tuple[FakeRuntime, Path]]:
             "ListContainers": {
                 "containers": [
                     {"id": "c", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 2}, "state": 1},
-                    {"id": "d", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 1}, "state": 2},
+                    {
+                        "id": "d", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 1}, "state": 2,
+                        "image": {"image": "sha256:9"},
+                    },
                     {"id": "e", "pod_sandbox_id": "b", "metadata": {"name": "web"}, "state": 2},
                 ]
+            },
+            "ImageStatus": {
+                "image": {"id": "sha256:9"},
+                "info": [{"key": "info", "value": '{"imageSpec": {"architecture": "arm64"}}'}],
             },
             "ContainerStatus": {
                 "status": {
@@ -143,6 +150,10 @@ async def test_containers_of_kube_system_are_read_with_their_ends(runtime: tuple
     assert end.at == datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
     assert str(end) == "ended with 137 (OOMKilled) at 12:00:00 UTC: gone"
     assert found.runtime.sandboxes == {"a", "b"}
+    assert [one.architecture for one in found.runtime.containers] == ["", "arm64"], "asked of what has failed"
+    assert [request.image.image for name, request in runtime[0].asked if name == "ImageStatus"] == [
+        "sha256:9"
+    ]
 
 
 async def test_addresses_are_read_after_the_runtime(runtime: tuple[FakeRuntime, Path]) -> None:
