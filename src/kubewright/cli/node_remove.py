@@ -109,9 +109,11 @@ def remove(
     if dry_run or asks:
         planned = once(dry=True, stream=False)
         if output == "json":
-            print_document({"changes": [change.as_dict() for change in planned.changes]}, output)
+            print_document(_document(planned), output)
         else:
             print_changes(planned.changes)
+            for line in _kept_lines(planned, "What the reset of its host leaves alone, and why:"):
+                click.echo(line)
         if dry_run:
             return
         if not click.confirm(f"Remove Node {name}?", default=False, err=True):
@@ -122,11 +124,24 @@ def remove(
             click.echo(line)
 
 
+def _document(planned: Outcome) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "changes": [change.as_dict() for change in planned.changes],
+        "kept": [kept.as_dict() for kept in planned.kept],
+    }
+
+
+def _kept_lines(outcome: Outcome, title: str) -> list[str]:
+    return [title, *(f"  {kept}" for kept in outcome.kept)] if outcome.kept else []
+
+
 def _words(done: Outcome, file: Path) -> list[str]:
     """What a user must know afterwards."""
     lines = [f"Node {done.name} has left its cluster."]
     if done.host_reset:
         lines.append("Its host is reset; docs/reset.md lists what stays there, and why.")
+    lines += _kept_lines(done, "The reset has left alone, and why:")
     if done.in_file:
         lines.append(f"{file} still names it: take it out there, or the next apply makes it a node again.")
     if done.kubeconfig_may_name_it:

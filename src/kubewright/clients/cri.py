@@ -8,6 +8,7 @@ first, then v1alpha2, which is all that runtimes had before 2021.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -189,6 +190,19 @@ class CriClient:
         """The image that a reference names on this host, None where there is none."""
         answer = await self._ask("ImageService", "ImageStatus", {"image": {"image": reference}})
         return _image(answer.image) if answer.image.id else None
+
+    async def image_architecture(self, reference: str) -> str:
+        """What an image is for, by Go's name, as `amd64`; empty where the runtime does not say.
+
+        Runtimes put an image's configuration as JSON into what they add for people.
+        """
+        fields = {"image": {"image": reference}, "verbose": True}
+        answer = await self._ask("ImageService", "ImageStatus", fields)
+        told = next((item.value for item in answer.info if item.key == "info"), "")
+        try:
+            return str(json.loads(told)["imageSpec"]["architecture"])
+        except (ValueError, KeyError, TypeError):
+            return ""
 
     async def pull(self, reference: str, *, attempts: int = PULL_ATTEMPTS, timeout: float = 600.0) -> str:
         """Pull an image; its id. `timeout` is an attempt's, in seconds.

@@ -62,8 +62,8 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "ListImagesRequest": (),
     "ListImagesResponse": ("*Image images = 1",),
     "Image": ("string id = 1", "*string repo_tags = 2", "*string repo_digests = 3", "uint64 size = 4"),
-    "ImageStatusRequest": ("ImageSpec image = 1",),
-    "ImageStatusResponse": ("Image image = 1",),
+    "ImageStatusRequest": ("ImageSpec image = 1", "bool verbose = 2"),
+    "ImageStatusResponse": ("Image image = 1", "*Label info = 2"),
     "PullImageRequest": ("ImageSpec image = 1",),
     "PullImageResponse": ("string image_ref = 1",),
 }  # fmt: skip

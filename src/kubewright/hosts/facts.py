@@ -8,14 +8,8 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from kubewright.model.facts import HostFacts
+from kubewright.model.facts import ARCHITECTURES, HostFacts
 from kubewright.model.own_network import OWN_ROUTES
-
-# `uname -m` to Go's architecture names (go.dev/doc/install/source, GOARCH).
-_ARCHITECTURES = {
-    "x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "armv7l": "arm", "armv6l": "arm",
-    "i686": "386", "i386": "386", "ppc64le": "ppc64le", "s390x": "s390x", "riscv64": "riscv64",
-}  # fmt: skip
 
 RESOLVED = "/run/systemd/resolve/resolv.conf"
 
@@ -82,7 +76,7 @@ def parse_facts(text: str) -> HostFacts:
         os_id=release.get("ID", ""),
         os_version=release.get("VERSION_ID", ""),
         os_name=release.get("PRETTY_NAME", "") or release.get("NAME", ""),
-        arch=_ARCHITECTURES.get(machine, machine),
+        arch=ARCHITECTURES.get(machine, machine),
         kernel=found.get("kernel", "").strip(),
         cpus=_number(found.get("cpus", "")),
         memory=_number(found.get("memory", "")) * 1024,

@@ -25,9 +25,24 @@ def modules_file(more: Sequence[str] = ()) -> bytes:
     return "".join(f"{name}\n" for name in (*KERNEL_MODULES, *more)).encode()
 
 
-def sysctl_file() -> bytes:
-    """The kernel parameters to set when the host starts (sysctl.d(5))."""
-    return "".join(f"{name} = {value}\n" for name, value in SYSCTLS.items()).encode()
+def more_modules(old: str) -> list[str]:
+    """The modules that such a file has besides ours."""
+    lines = (line.strip() for line in old.splitlines())
+    return [line for line in lines if line and line[0] not in "#;" and line not in KERNEL_MODULES]
+
+
+def sysctl_file(old: str = "") -> bytes:
+    """The kernel parameters to set when the host starts (sysctl.d(5)); of an `old` file, other parameters stay."""
+    others = [line for line in old.splitlines() if _parameter(line) not in SYSCTLS]
+    return "".join(
+        f"{line}\n" for line in (*others, *(f"{name} = {value}" for name, value in SYSCTLS.items()))
+    ).encode()
+
+
+def _parameter(line: str) -> str:
+    """The parameter that a line sets; sysctl.d(5) takes slashes for dots, and `-` for one that may fail."""
+    name = line.partition("=")[0].strip().removeprefix("-").strip()
+    return name.replace("/", ".")
 
 
 def sysctl_path(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What `doctor --fix` does on a host: free addresses, account for the kubelet, remove an old bridge."""
+"""What `doctor --fix` does on a host: addresses, bridges, the kubelet's unit, and what `preflight --fix` does."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from kubewright.clients.cri import open_cri
 from kubewright.errors import HostError
 from kubewright.events import Activity
-from kubewright.hosts import Host
+from kubewright.hosts import Completed, Host
+from kubewright.hosts.open import LOCAL
 from kubewright.hosts.units import unit_lines
+from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.doctor.finding import Fix
-from kubewright.model.doctor.host import ACCOUNTING
+from kubewright.model.doctor.host import ACCOUNTING, KERNEL, SWAP_OFF
+from kubewright.model.doctor.kubelet import START_KUBELET
 from kubewright.model.doctor.network import REMOVE_BRIDGE
 from kubewright.model.doctor.reserved import FREE_ADDRESSES, RESERVED, dead_reservations, parse_reserved
+from kubewright.phases.make_fit import SwapOff
+from kubewright.phases.node import Node
 from kubewright.phases.phase import Action, Change, Phase
+from kubewright.phases.prepare import Kernel
 
 ACCOUNTING_PATH = "/etc/systemd/system/kubelet.service.d/20-kubewright-accounting.conf"
 ACCOUNTING_DROP_IN = b"[Service]\nCPUAccounting=true\nMemoryAccounting=true\n"
@@ -96,6 +102,48 @@ class CgroupAccounting(Phase):
             )  # fmt: skip
 
 
+class StartKubelet(Phase):
+    """Start a kubelet that was stopped, and have it started with the host (P53)."""
+
+    name = START_KUBELET
+    title = "Start the kubelet"
+
+    def __init__(self, host: Host) -> None:
+        self.host_name = host.name
+        self._host = host
+
+    async def look(self) -> Sequence[Change]:
+        """Whether it runs and is enabled. One that somebody has masked is left: they have meant it."""
+        state = (await self._is("is-enabled")).text.strip()
+        runs = (await self._is("is-active")).text.strip() in ("active", "activating")
+        if state == "masked":
+            return []
+        return [
+            *(
+                [Change(Action.RUN, "systemctl enable kubelet", self.host_name)]
+                if state == "disabled"
+                else []
+            ),
+            *([] if runs else [Change(Action.RUN, "systemctl start kubelet", self.host_name)]),
+        ]
+
+    async def act(self, changes: Sequence[Change], activity: Activity) -> None:
+        """Do it."""
+        for change in changes:
+            await self._host.run(change.target.split())
+
+    async def verify(self, activity: Activity) -> None:
+        """It must run. Raises `HostError` with its unit's lines."""
+        if not (await self._is("is-active")).ok:
+            raise HostError(
+                f"the kubelet on {self.host_name} does not run after its start", host=self.host_name,
+                evidence=await unit_lines(self._host, "kubelet", 5), hint="journalctl -u kubelet -n 50",
+            )  # fmt: skip
+
+    async def _is(self, question: str) -> Completed:
+        return await self._host.run(["systemctl", question, "kubelet"], check=False)
+
+
 class RemoveBridge(Phase):
     """Remove a bridge of an older pod network (P38)."""
 
@@ -120,7 +168,13 @@ class RemoveBridge(Phase):
         await self._host.run(["ip", "link", "delete", "dev", self._bridge, "type", "bridge"])
 
 
-def phase_of(fix: Fix, host: Host, socket: str) -> Phase:
+async def _node(host: Host) -> Node:
+    """The host as phases of `apply` take it."""
+    facts = await host.facts()
+    return Node(HostSpec(name=host.name, address=LOCAL, roles=[Role.WORKER]), host, facts, "")
+
+
+async def phase_of(fix: Fix, host: Host, socket: str) -> Phase:
     """The phase that does what a finding offers; `socket` is the runtime's."""
     if fix.name == FREE_ADDRESSES:
         return FreeAddresses(host, fix.arguments[0], socket)
@@ -128,4 +182,10 @@ def phase_of(fix: Fix, host: Host, socket: str) -> Phase:
         return CgroupAccounting(host)
     if fix.name == REMOVE_BRIDGE:
         return RemoveBridge(host, fix.arguments[0])
+    if fix.name == SWAP_OFF:
+        return SwapOff(await _node(host))
+    if fix.name == KERNEL:
+        return Kernel(await _node(host), keep=True)
+    if fix.name == START_KUBELET:
+        return StartKubelet(host)
     raise AssertionError(f"there is no fix {fix.name}")

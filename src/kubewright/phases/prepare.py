@@ -100,21 +100,29 @@ class Kernel(Phase):
     name: ClassVar[str] = "kernel"
     title: ClassVar[str] = "set kernel modules and sysctls"
 
-    def __init__(self, node: Node, modules: Sequence[str] = ()) -> None:
-        """`modules` are those that the cluster needs besides: IPVS' (P17), which nobody else loads."""
+    def __init__(self, node: Node, modules: Sequence[str] = (), *, keep: bool = False) -> None:
+        """`modules` are those that the cluster needs besides: IPVS' (P17), which nobody else loads.
+
+        With `keep`, what the files have besides stays in them: where nobody knows what the cluster needs.
+        """
         self._node = node
         self.host_name = node.name
         self._modules = modules
+        self._keep = keep
         self._files: list[FileWrite] = []
 
     async def look(self) -> list[Change]:
         """Which files differ, and which values are not in force."""
         host = self._node.host
+        old = await host.read_files([hostfiles.MODULES_PATH, hostfiles.SYSCTL_PATH]) if self._keep else {}
+        texts = {path: data.decode(errors="surrogateescape") for path, data in old.items()}
+        more = [*self._modules, *hostfiles.more_modules(texts.get(hostfiles.MODULES_PATH, ""))]
+        wanted = hostfiles.sysctl_file(texts.get(hostfiles.SYSCTL_PATH, ""))
         self._files = await differing(
             host,
             [
-                FileWrite(hostfiles.MODULES_PATH, hostfiles.modules_file(self._modules)),
-                FileWrite(hostfiles.SYSCTL_PATH, hostfiles.sysctl_file()),
+                FileWrite(hostfiles.MODULES_PATH, hostfiles.modules_file(more)),
+                FileWrite(hostfiles.SYSCTL_PATH, wanted),
             ],
         )
         changes = await file_changes(host, self._files)

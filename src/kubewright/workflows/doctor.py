@@ -27,7 +27,8 @@ from kubewright.workflows.status_parts import Wanted, wanted_of
 _OBJECTS = 8.0
 """Seconds in which a ready API server must have listed the cluster's objects; without them the hosts say much."""
 PAUSE = 4.0
-"""Seconds between the two looks: in this time a container or a unit that restarts by itself has begun again."""
+"""Seconds from the last host's answer to the second look: in this time a container or a unit that restarts by
+itself has begun again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +123,26 @@ class Doctor:
 
         Raises `HostError` where the one host that is asked has nothing of a cluster.
         """
+        began = asyncio.get_running_loop().time()
         facts = await self.look()
         self._refuse_if_bare(facts)
         found = symptoms(facts)
         if found:
-            await asyncio.sleep(PAUSE)
-            facts = await self.look()
+            await self._pause(began)
+            facts = await self.look(again=True)
             found = confirmed(found, symptoms(facts))
         return Examination(tuple(causes(found)), facts)
 
-    async def look(self) -> DoctorFacts:
-        """All facts, within a bounded time."""
+    async def _pause(self, began: float) -> None:
+        """Wait until all have had the time to begin again, of which the wait for silent hosts is a part."""
+        since = max(began, *(one.heard for one in self._hosts), 0.0)
+        await asyncio.sleep(max(0.0, since + PAUSE - asyncio.get_running_loop().time()))
+
+    async def look(self, *, again: bool = False) -> DoctorFacts:
+        """All facts, within a bounded time, which is shorter where it is looked `again`."""
         for one in self._hosts:
             one.forget()
-        asked = await self._reader.facts()
+        asked = await self._reader.facts(again=again)
         errors = {one.name: "; ".join(one.problems) for one in asked.hosts if not one.answers}
         nodes = tuple(one.facts(errors.get(one.name, "")) for one in self._hosts)
         clocks = [one.look.now for one in nodes if one.look is not None and one.look.now is not None]

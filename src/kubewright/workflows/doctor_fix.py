@@ -41,4 +41,4 @@ async def _on_host(
         known = runtime_socket(node.look) if node is not None and node.look is not None else ""
         socket = known or await find_socket(host)
         for fix in fixes:
-            await phase_of(fix, host, socket).run(events)
+            await (await phase_of(fix, host, socket)).run(events)

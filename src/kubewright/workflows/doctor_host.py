@@ -9,7 +9,6 @@ from kubewright.clients.cri import (
     CriClient,
     CriError,
     RuntimeContainer,
-    Sandbox,
     find_socket,
     open_cri,
     socket_path,
@@ -31,6 +30,10 @@ from kubewright.workflows.status_ask import LOOK as PATIENCE
 from kubewright.workflows.status_host import HostSource
 from kubewright.workflows.status_parts import Wanted
 
+_AGAIN = 4.0
+"""Seconds for the look of a host whose look hung a moment ago."""
+_WHOLE = 12.0
+"""Seconds for a host's look, its runtime and its addresses together: a host that is slow in one is so in all."""
 _ENDS = 16
 """Of so many containers that do not run it is asked how they have ended."""
 
@@ -42,6 +45,9 @@ class DoctorHost:
         self, spec: HostSpec, open_: Callable[[], Host], pki: str, wanted: Wanted, *, certain: bool
     ) -> None:
         self.name = spec.name
+        self.heard = 0.0
+        """When it had last said all that it says, by the event loop's clock."""
+        self._hung = False
         self._plane = spec.is_control_plane and certain
         self._pki = pki
         self._look: Look | None = None
@@ -65,9 +71,17 @@ class DoctorHost:
         return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._mute, self._raw)
 
     async def _ask(self, host: Host) -> None:
+        loop = asyncio.get_running_loop()
+        await self._ask_until(host, loop.time() + _WHOLE)
+        if not self._hung:
+            self.heard = loop.time()
+
+    async def _ask_until(self, host: Host, end: float) -> None:
+        within = _AGAIN if self._hung else PATIENCE
         done, error = await bounded(
-            host.shell(LOOK, *arguments(self._pki), check=False, timeout=PATIENCE), PATIENCE
+            host.shell(LOOK, *arguments(self._pki), check=False, timeout=within), within
         )
+        self._hung = done is None
         if done is None:
             self._error = f"its look: {error}"
             return
@@ -79,18 +93,19 @@ class DoctorHost:
         self._look = look
         if not look.joined and not look.manifests:
             return
-        self._runtime = await ask_runtime(host, look)
-        if self._runtime is None or not self._runtime.answers:
-            return
-        network = pod_network(look)
+        within = min(PATIENCE, end - asyncio.get_running_loop().time())
         async with asyncio.TaskGroup() as group:
-            mute = group.create_task(ask_controllers(host, look, self._runtime))
-            if network:
+            mute = group.create_task(ask_controllers(host, look))
+            self._runtime = runtime = await ask_runtime(host, look, within)
+            network = pod_network(look)
+            if runtime is not None and runtime.answers and network:
                 self._reserved = await ask_reserved(host, network)
-        self._mute = mute.result()
+        if runtime is not None and runtime.answers:
+            # Of one whose container does not run, that is what is to be said.
+            self._mute = {name: why for name, why in mute.result().items() if runtime.runs(name)}
 
 
-async def ask_runtime(host: Host, look: Look) -> RuntimeFacts | None:
+async def ask_runtime(host: Host, look: Look, within: float = PATIENCE) -> RuntimeFacts | None:
     """What a node's runtime says of itself and of the Pods' containers. Raises nothing.
 
     None where it is the kubelet that would have to answer, and does not run.
@@ -99,12 +114,12 @@ async def ask_runtime(host: Host, look: Look) -> RuntimeFacts | None:
     if socket in look.sockets and (look.kubelet is None or look.kubelet.active != "active"):
         return None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(within):
             socket = socket or await find_socket(host)
             async with open_cri(host, socket, timeout=ASK) as cri:
                 return await _of_runtime(cri)
     except TimeoutError:
-        return RuntimeFacts(False, f"no answer within {PATIENCE:g} s", socket=socket)
+        return RuntimeFacts(False, f"no answer within {within:.0f} s", socket=socket)
     except KubewrightError as error:
         return RuntimeFacts(False, error.message, error.evidence, socket=socket)
 
@@ -131,11 +146,21 @@ async def _of_runtime(cri: CriClient) -> RuntimeFacts:
     ended.sort(key=lambda one: -one.attempt)
     async with asyncio.TaskGroup() as group:
         tasks = {one.id: group.create_task(_end(cri, one)) for one in ended[:_ENDS]}
+    ends = {identity: task.result() for identity, task in tasks.items()}
+    failed = {
+        one.image for one in ended if (end := ends.get(one.id)) is not None and end.code != 0 and one.image
+    }
+    async with asyncio.TaskGroup() as group:
+        images = {image: group.create_task(_architecture(cri, image)) for image in failed}
+    made_for = {image: task.result() for image, task in images.items()}
     return RuntimeFacts(
         True, name=found.name, ready=found.ready, network_ready=found.network_ready, message=found.message,
         sandboxes=frozenset(sandboxes),
         containers=tuple(
-            _container(one, sandboxes[one.sandbox], tasks[one.id].result() if one.id in tasks else None)
+            Container(
+                sandboxes[one.sandbox].name, one.name, one.attempt, one.running, ends.get(one.id), one.image,
+                made_for.get(one.image, ""),
+            )
             for one in system
         ),
     )  # fmt: skip
@@ -149,19 +174,22 @@ async def _end(cri: CriClient, one: RuntimeContainer) -> Ended | None:
     return Ended(end.exit_code, end.reason, end.message, end.at, end.lasted) if end else None
 
 
-def _container(one: RuntimeContainer, pod: Sandbox, ended: Ended | None) -> Container:
-    return Container(pod.name, one.name, one.attempt, one.running, ended)
+async def _architecture(cri: CriClient, image: str) -> str:
+    try:
+        return await cri.image_architecture(image)
+    except CriError:
+        return ""
 
 
-async def ask_controllers(host: Host, look: Look, runtime: RuntimeFacts) -> dict[str, str]:
-    """Of the controllers whose containers run, those that do not say that they are well. Raises nothing."""
+async def ask_controllers(host: Host, look: Look) -> dict[str, str]:
+    """Of the controllers that the host should run, those that do not say that they are well. Raises nothing."""
     pods = {name: read_mapping(look.manifests.get(name, "")) for name in (CONTROLLER, SCHEDULER_POD)}
     nobody = Server("")  # controllers say it to everybody
     async with asyncio.TaskGroup() as group:
         tasks = {
             name: group.create_task(bounded(not_serving(host, name, pod, nobody, ""), ASK + 1))
             for name, pod in pods.items()
-            if pod is not None and runtime.runs(name)
+            if pod is not None
         }
     said = {name: task.result() for name, task in tasks.items()}
     return {name: why or error for name, (why, error) in said.items() if why or error}

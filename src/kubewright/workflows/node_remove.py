@@ -14,6 +14,7 @@ from kubewright.hosts.open import open_host
 from kubewright.model import preflight, stored
 from kubewright.model.config.cluster import ClusterSpec, HostSpec
 from kubewright.model.config.kubeadm import ClusterConfiguration
+from kubewright.model.kept import Kept
 from kubewright.model.loadbalancer import Backend
 from kubewright.model.node import API_PORT
 from kubewright.model.objects import SYSTEM, Object
@@ -40,6 +41,8 @@ class Outcome:
     control_planes: int = 0
     """How many are left, with their members of etcd."""
     host_reset: bool = False
+    kept: list[Kept] = field(default_factory=list)
+    """What the host's reset leaves, and why."""
     kubeconfig_may_name_it: bool = False
     """Whether kubeconfigs lead to a control plane's own address, which may be this one's."""
 
@@ -62,6 +65,7 @@ async def remove_node(
         hosts = await _open(spec, name if gone else "", stack, events)
         outcome = await _remove(spec, name, events, hosts, options, gone, dry)
         count = len(outcome.changes)
+        activity.data["kept"] = [kept.as_dict() for kept in outcome.kept]
         activity.summary(f"Node {name}: {count} changes" if count else f"Node {name}: nothing to do")
     return outcome
 
@@ -104,7 +108,9 @@ async def _remove(
             outcome.host_reset = host is not None
             local = spec.endpoint is not None and spec.endpoint.type == "local"
             outcome.kubeconfig_may_name_it = local and live is not None and is_plane(live)
-            await Removal(stay, name, host, options, dead=gone).run()
+            removal = Removal(stay, name, host, options, dead=gone)
+            await removal.run()
+            outcome.kept = removal.kept
         outcome.control_planes = sum(map(is_plane, await kube.list("v1", "Node")))
     return outcome
 

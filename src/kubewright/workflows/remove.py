@@ -10,6 +10,7 @@ from kubewright.errors import ExitCode, HostError, KubewrightError
 from kubewright.events import Events
 from kubewright.model import stored
 from kubewright.model.config.kubeadm import ClusterConfiguration
+from kubewright.model.kept import Kept
 from kubewright.model.node import split_endpoint
 from kubewright.model.objects import SYSTEM, Object
 from kubewright.model.pki import CA
@@ -21,6 +22,7 @@ from kubewright.phases.etcd_members import EtcdLeaderAway, EtcdMemberOut, Leaver
 from kubewright.phases.gone import GoneNodes
 from kubewright.phases.installed import Installed, read_installed, runtime_socket
 from kubewright.phases.leave import EndpointGone, EtcdMemberGone
+from kubewright.phases.left_behind import left_behind
 from kubewright.phases.loadbalancer import ProxiesGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change, Phase
@@ -76,6 +78,8 @@ class Removal:
         self._live: Object = {}
         self._installed: Installed | None = None
         self._leaver = Leaver(name)
+        self.kept: list[Kept] = []
+        """What the host's reset leaves alone, or would."""
 
     async def run(self) -> None:
         """Every step. Raises `KubewrightError` before anything is changed where the Node must not leave."""
@@ -204,6 +208,7 @@ class Removal:
         for phase in (clean, rules, network):
             await self._stay.do(phase)
         await self._stay.do(ProxiesGone(host))  # the kubelet may have used it until now
+        self.kept += [*clean.kept, *rules.kept, *network.kept, *await left_behind(host.host)]
         for warning in (*clean.warnings, *rules.warnings, *network.warnings):
             self._stay.events.warn(warning, host=host.name)
 

@@ -14,7 +14,6 @@ from kubewright.errors import KubewrightError
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.model import kubeconfig
-from kubewright.model.backup import BACKUPS
 from kubewright.model.config.kubeadm_nodes import ResetConfiguration
 from kubewright.model.conversion import RECORD
 from kubewright.model.kept import Kept
@@ -25,6 +24,7 @@ from kubewright.phases.gone import OwnNodeGone
 from kubewright.phases.host_kubeconfig import read_kubeconfig
 from kubewright.phases.installed import Installed, read_installed, runtime_socket
 from kubewright.phases.leave import EndpointGone, EtcdMemberGone
+from kubewright.phases.left_behind import left_behind
 from kubewright.phases.loadbalancer import ProxiesGone
 from kubewright.phases.node import Node
 from kubewright.phases.phase import Change
@@ -41,12 +41,6 @@ _API_DEADLINE = 20.0
 """Seconds in which the API must have done what a step asks of it: a host can be reset without it, too."""
 
 _NO_ANSWER = f"it has not answered within {_API_DEADLINE:.0f} s"
-
-# Prints those of $1, of the homes' kubeconfigs below $2 and in $3 that are there.
-_LEFT = r"""
-[ -z "$(ls -A -- "$1" 2>/dev/null)" ] || echo "$1"
-for home in "$2" "$3"/*; do [ ! -e "$home/.kube/config" ] || echo "$home/.kube/config"; done
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +172,9 @@ class Reset(StepRun):
         await self.do(rules)
         await self.do(network)
         await self.do(ProxiesGone(self.node))  # the kubelet may have used it until now
-        self.kept += [*phase.kept, *rules.kept, *network.kept, *await self._left()]
+        self.kept += [*phase.kept, *rules.kept, *network.kept, *await left_behind(self.node.host)]
         for warning in (*phase.warnings, *rules.warnings, *network.warnings):
             self._warn(warning)
-
-    async def _left(self) -> list[Kept]:
-        """What may be of use when the cluster is gone: an administrator's to remove."""
-        try:
-            said = await self.node.host.shell(_LEFT, BACKUPS, "/root", "/home", check=False)
-        except KubewrightError:
-            return []
-        return [
-            Kept(path, "what conversions have kept, with the cluster's keys", f"rm -r {BACKUPS}")
-            if path == BACKUPS
-            else Kept(path, "a user's own, which may name this cluster and others")
-            for path in said.text.splitlines()
-        ]
 
     def _warn(self, message: str) -> None:
         self.events.warn(message, host=self.node.name)

@@ -73,17 +73,22 @@ class StatusReader:
         """One look. Raises `KubewrightError` only where nobody at all can say anything about the cluster."""
         return report(await self._gather(refuse=True))
 
-    async def facts(self) -> Facts:
-        """One look as the facts that a report is made of, also where nobody answers. Raises nothing."""
-        return await self._gather(refuse=False)
+    async def facts(self, *, again: bool = False) -> Facts:
+        """One look as the facts that a report is made of, also where nobody answers. Raises nothing.
 
-    async def _gather(self, *, refuse: bool) -> Facts:
+        With `again`, hosts that were silent in the last look are not waited for as long.
+        """
+        return await self._gather(refuse=False, again=again)
+
+    async def _gather(self, *, refuse: bool, again: bool = False) -> Facts:
         now = datetime.now(UTC)
         race = _Race(len(self._here) + len(self._hosts), self._within or _OBJECTS)
         async with asyncio.TaskGroup() as group:
             here = [group.create_task(self._ask_here(kube, race)) for kube in self._here]
-            hosts = [group.create_task(source.read(race.enter)) for source in self._hosts]
+            hosts = [group.create_task(source.read(race.enter, again=again)) for source in self._hosts]
             objects = group.create_task(_objects(race, now, config_maps=self._config_maps))
+            # What can only be asked when all hosts have spoken does not wait for the objects.
+            later = group.create_task(self._ask_later(hosts))
         reads = [task.result() for task in hosts]
         answers = [task.result() for task in here]
         found = objects.result()
@@ -94,25 +99,34 @@ class StatusReader:
             "" if found.error is None else found.error.message, found.leases,
             endpoint=_one_each([answer for answer, _ in answers]), config_maps=found.config_maps,
         )  # fmt: skip
-        return await self._with_hosts(facts, reads) if reads else facts
+        return self._with_hosts(facts, reads, later.result()) if reads else facts
 
     async def _ask_here(self, kube: KubeClient, race: _Race) -> tuple[ApiAnswer, KubewrightError | None]:
         answer, error = await ask_api(kube, HERE)
         race.enter(kube if error is None else None, answer)
         return answer, error
 
-    async def _with_hosts(self, facts: Facts, reads: Sequence[HostRead]) -> Facts:
-        """The facts with what the hosts said, and with what can only be asked now that they have said it."""
-        answers = self._members(reads)
+    async def _ask_later(
+        self, hosts: Sequence[asyncio.Task[HostRead]]
+    ) -> tuple[list[MemberAnswer], list[ApiAnswer]]:
+        """Members of etcd and API servers on hosts that say nothing, asked over others and from here."""
+        reads = [await task for task in hosts]
         async with asyncio.TaskGroup() as group:
-            more = group.create_task(self._ask_other_members(answers, reads))
+            more = group.create_task(self._ask_other_members(self._members(reads), reads))
             silent = [
                 group.create_task(self._ask_from_here(source, reads))
                 for source, read in zip(self._hosts, reads, strict=True)
                 if source.is_control_plane and not read.status.answers
             ]
+        return more.result(), [task.result() for task in silent]
+
+    def _with_hosts(
+        self, facts: Facts, reads: Sequence[HostRead], later: tuple[list[MemberAnswer], list[ApiAnswer]]
+    ) -> Facts:
+        """The facts with what the hosts said, and with what was asked in their place."""
+        more, silent = later
         servers = {read.server.name: read.server for read in reads if read.server}
-        servers |= {task.result().name: task.result() for task in silent}
+        servers |= {answer.name: answer for answer in silent}
         own = {server.url for server in servers.values()}
         return replace(
             facts,
@@ -122,7 +136,7 @@ class StatusReader:
                 *(answer for answer in facts.endpoint if answer.url not in own),
                 *(read.endpoint for read in reads if read.endpoint),
             ],
-            etcd=_each_once([*answers, *more.result()]),
+            etcd=_each_once([*self._members(reads), *more]),
             external_etcd=any(read.look and read.look.etcd and read.look.etcd.external for read in reads)
             or any(source.is_etcd_host for source in self._hosts),
             proxies=[proxy for read in reads for proxy in read.proxies],

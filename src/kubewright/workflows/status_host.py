@@ -31,6 +31,8 @@ from kubewright.workflows.status_parts import Wanted, certificates, containers, 
 
 REACH = 6.0
 """Seconds in which a host must let us in and show its files."""
+REACH_AGAIN = 3.0
+"""The same for one that was silent a moment ago, when it is only asked whether it still is."""
 
 _LOOPBACK = "127.0.0.1"
 
@@ -80,6 +82,8 @@ class HostSource:
         self._also = also
         self._stack = AsyncExitStack()
         self._host: Host | None = None
+        self._silent = False
+        self._leaving: set[asyncio.Task[None]] = set()
         # By address and certificate: renewed credentials make a new client.
         self._clients: dict[tuple[str, bytes], KubeClient] = {}
         self._members: dict[tuple[str, bytes], EtcdClient] = {}
@@ -87,15 +91,42 @@ class HostSource:
 
     async def close(self) -> None:
         """End the connection."""
+        await self._end(self._forget())
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _forget(self) -> AsyncExitStack:
+        """What is open, which the next read opens anew."""
         stack, self._stack = self._stack, AsyncExitStack()
         self._host = None
         self._clients.clear()
         self._members.clear()
+        return stack
+
+    async def _end(self, stack: AsyncExitStack) -> None:
         with suppress(KubewrightError, OSError):
             await stack.aclose()
 
-    async def read(self, entry: Entry) -> HostRead:
-        """Ask everything. Raises nothing but what should not happen."""
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        """Give a host up without waiting for it: to end a command there, or the connection, takes seconds more."""
+        stack = self._forget()
+        task.cancel()
+
+        async def leave() -> None:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # nobody waits for it any more
+            await self._end(stack)
+
+        leaving = asyncio.create_task(leave())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def read(self, entry: Entry, *, again: bool = False) -> HostRead:
+        """Ask everything. Raises nothing but what should not happen.
+
+        With `again`, a host that the last read found silent has less time.
+        """
         entered = False
 
         def once(kube: KubeClient | None, answer: ApiAnswer | None) -> None:
@@ -105,20 +136,17 @@ class HostSource:
                 entry(kube, answer)
 
         try:
-            return await self._read(once)
+            return await self._read(once, REACH_AGAIN if again and self._silent else REACH)
         finally:
             once(None, None)
 
-    async def _read(self, entry: Entry) -> HostRead:
+    async def _read(self, entry: Entry, within: float) -> HostRead:
         read = HostRead(HostStatus(self.name, answers=False, control_plane=self.is_control_plane))
         try:
-            async with asyncio.timeout(REACH):
-                if self._host is None:
-                    self._host = await self._stack.enter_async_context(self._open())
-                host = self._host
-                read.look, read.credentials, ca = await self._look(host)
+            host, (read.look, read.credentials, ca) = await self._reach(within)
+            self._silent = False
         except (KubewrightError, TimeoutError) as error:
-            await self.close()  # the next read opens it anew
+            self._silent = True
             read.error = error if isinstance(error, KubewrightError) else HostError(
                 f"{self.name} does not answer over SSH within {REACH:g} s", host=self.name,
                 hint="is it running, and does its network work?",
@@ -130,6 +158,31 @@ class HostSource:
             return read
         await self._ask_all(host, read, ca, entry)
         return read
+
+    async def _reach(self, within: float) -> tuple[Host, tuple[HostLook, Server | None, bytes | None]]:
+        """The connection, and what its files say. Raises `TimeoutError` after so many seconds, and not later."""
+        task = asyncio.create_task(self._open_and_look(self._stack))
+        try:
+            done, _ = await asyncio.wait([task], timeout=within)
+        except asyncio.CancelledError:
+            self._leave(task)
+            raise
+        if not done:
+            self._leave(task)
+            raise TimeoutError
+        try:
+            return task.result()
+        except (KubewrightError, TimeoutError):
+            self._leave(task)
+            raise
+
+    async def _open_and_look(
+        self, stack: AsyncExitStack
+    ) -> tuple[Host, tuple[HostLook, Server | None, bytes | None]]:
+        if self._host is None:
+            self._host = await stack.enter_async_context(self._open())
+        host = self._host
+        return host, await self._look(host)
 
     async def _look(self, host: Host) -> tuple[HostLook, Server | None, bytes | None]:
         files = await host.read_files(paths(self._pki))

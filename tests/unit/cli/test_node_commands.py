@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from kubewright.cli import cli
 from kubewright.errors import ExitCode
+from kubewright.model.kept import Kept
 from kubewright.phases.phase import Action, Change
 from kubewright.workflows import node_remove
 from kubewright.workflows.node_remove import Outcome
@@ -43,6 +45,14 @@ def test_nobody_who_cannot_be_asked_removes_a_node(monkeypatch: pytest.MonkeyPat
     assert done.exit_code == ExitCode.USAGE
     assert "--yes" in done.output
     assert asked.calls == []
+
+
+def test_what_the_reset_of_its_host_leaves_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Asked(monkeypatch, host_reset=True, kept=[Kept("/root/.kube/config", "a user's own")])
+    assert "\n  /root/.kube/config: a user's own\n" in run(tmp_path, "--dry-run").output
+    assert "left alone, and why:\n  /root/.kube/config: a user's own\n" in run(tmp_path, "--yes").output
+    document = json.loads(run(tmp_path, "--dry-run", "-o", "json").output)
+    assert document["kept"] == [{"what": "/root/.kube/config", "why": "a user's own"}]
 
 
 def test_a_dry_run_shows_what_would_be_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -225,3 +225,22 @@ async def test_how_a_container_has_ended(tmp_path: Path) -> None:
 async def test_a_container_that_has_not_ended_has_no_end(answer: Any, tmp_path: Path) -> None:
     async with serving(FakeRuntime(answers={"ContainerStatus": answer}), tmp_path) as cri:
         assert await cri.container_end("c") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('{"chainID": "sha256:1", "imageSpec": {"architecture": "arm64", "os": "linux"}}', "arm64"),
+        ('{"imageSpec": null}', ""),
+        ("no JSON", ""),
+        (None, ""),
+    ],
+)
+async def test_an_images_architecture_is_in_what_a_runtime_adds(
+    told: str | None, expected: str, tmp_path: Path
+) -> None:
+    info = [] if told is None else [{"key": "info", "value": told}]
+    runtime = FakeRuntime(answers={"ImageStatus": {"image": {"id": "sha256:1"}, "info": info}})
+    async with serving(runtime, tmp_path) as cri:
+        assert await cri.image_architecture("sha256:1") == expected
+    assert runtime.asked[-1][1].verbose

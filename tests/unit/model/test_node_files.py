@@ -166,3 +166,11 @@ def test_what_cannot_be_used_is_refused_by_name(text: bytes) -> None:
 def test_where_cni_plugins_are() -> None:
     assert cni_bin_dir(DEBIAN) == "/usr/lib/cni"
     assert cni_bin_dir(None) == "/opt/cni/bin"
+
+
+def test_what_the_kernels_files_have_besides_stays() -> None:
+    assert hostfiles.more_modules("# mine\noverlay\n\nip_vs\n; x\nbr_netfilter\n") == ["ip_vs"]
+    old = "# mine\nvm.max_map_count = 262144\nnet.ipv4.ip_forward=0\n-net/bridge/bridge-nf-call-iptables = 0"
+    text = hostfiles.sysctl_file(old).decode()
+    assert text == "# mine\nvm.max_map_count = 262144\n" + hostfiles.sysctl_file().decode()
+    assert hostfiles.sysctl_file(text).decode() == text

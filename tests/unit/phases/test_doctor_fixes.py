@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.unit.phases.memory_host import MemoryHost
+from tests.unit.phases.rooted_host import rooted_node
 
 from kubewright.clients.cri import Sandbox
 from kubewright.errors import HostError
@@ -22,8 +23,11 @@ from kubewright.phases.doctor_fixes import (
     CgroupAccounting,
     FreeAddresses,
     RemoveBridge,
+    StartKubelet,
     phase_of,
 )
+from kubewright.phases.make_fit import SwapOff
+from kubewright.phases.prepare import Kernel
 
 
 class Cri:
@@ -140,10 +144,65 @@ async def test_a_bridge_is_removed_and_no_other_link() -> None:
     assert not any("eth0" in words and "delete" in words for words in host.commands)
 
 
-def test_each_fix_has_its_phase() -> None:
-    host = MemoryHost()
-    assert isinstance(phase_of(Fix("free-addresses", "x", "w1", ("cbr0",)), host, "s"), FreeAddresses)
-    assert isinstance(phase_of(Fix("cgroup-accounting", "x", "w1"), host, "s"), CgroupAccounting)
-    assert isinstance(phase_of(Fix("remove-bridge", "x", "w1", ("cni0",)), host, "s"), RemoveBridge)
+class Kubelet(MemoryHost):
+    """A host whose kubelet's unit has a state, which starting and enabling it changes."""
+
+    def __init__(self, enabled: str = "disabled", active: str = "inactive", *, starts: bool = True) -> None:
+        super().__init__()
+        self.enabled, self.active, self.starts = enabled, active, starts
+
+    async def run(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.commands.append(tuple(argv))
+        if argv[1] == "enable":
+            self.enabled = "enabled"
+        if argv[1] == "start":
+            self.active = "active" if self.starts else "failed"
+        said = {"is-enabled": self.enabled, "is-active": self.active}.get(argv[1], "")
+        return Completed(tuple(argv), 3 if said in ("inactive", "failed") else 0, f"{said}\n".encode())
+
+
+async def test_a_kubelet_that_was_stopped_is_started_and_enabled() -> None:
+    host = Kubelet()
+    changes = await StartKubelet(host).run(Events())
+    assert [change.target for change in changes] == ["systemctl enable kubelet", "systemctl start kubelet"]
+    assert (host.enabled, host.active) == ("enabled", "active")
+    assert list(await StartKubelet(host).run(Events())) == []
+
+
+async def test_a_kubelet_that_runs_is_only_enabled() -> None:
+    changes = await StartKubelet(Kubelet(active="active")).run(Events())
+    assert [change.target for change in changes] == ["systemctl enable kubelet"]
+
+
+async def test_a_kubelet_that_somebody_has_masked_is_left() -> None:
+    host = Kubelet("masked")
+    assert list(await StartKubelet(host).run(Events())) == []
+    assert {words[1] for words in host.commands} <= {"is-enabled", "is-active"}
+
+
+async def test_a_kubelet_that_does_not_start_is_an_error() -> None:
+    with pytest.raises(HostError, match="does not run after its start"):
+        await StartKubelet(Kubelet(starts=False)).run(Events())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "phase"),
+    [
+        ("free-addresses", ("cbr0",), FreeAddresses),
+        ("cgroup-accounting", (), CgroupAccounting),
+        ("remove-bridge", ("cni0",), RemoveBridge),
+        ("swap-off", (), SwapOff),
+        ("kernel-settings", (), Kernel),
+        ("start-kubelet", (), StartKubelet),
+    ],
+)
+async def test_each_fix_has_its_phase(
+    tmp_path: Path, name: str, arguments: tuple[str, ...], phase: type
+) -> None:
+    node = rooted_node(tmp_path)
+    assert isinstance(await phase_of(Fix(name, "x", "cp1", arguments), node.host, "s"), phase)
+
+
+async def test_there_is_no_other_fix() -> None:
     with pytest.raises(AssertionError):
-        phase_of(Fix("x", "x", "w1"), host, "s")
+        await phase_of(Fix("x", "x", "w1"), MemoryHost(), "s")

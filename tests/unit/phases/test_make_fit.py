@@ -178,3 +178,17 @@ async def test_p17_modules_that_the_cluster_wants_are_loaded_now_and_at_each_sta
     ]
     assert host.at("/etc/modules-load.d/kubernetes.conf").read_text().split()[2:] == wanted
     assert "-a ours_file" in host.at("/done").read_text().splitlines()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="files get their owner")
+async def test_what_somebody_has_set_besides_is_kept_where_asked(tmp_path: Path) -> None:
+    node = rooted_node(tmp_path)
+    host = rooted(node)
+    host.program("modprobe", "true")
+    host.program("sysctl", "true")
+    modules = host.put("/etc/modules-load.d/kubernetes.conf", "ip_vs\n")
+    sysctls = host.put("/etc/sysctl.d/99-kubernetes.conf", "vm.max_map_count = 262144\n")
+    await Kernel(node, keep=True).run(Events())
+    assert modules.read_text().split() == ["overlay", "br_netfilter", "ip_vs"]
+    assert sysctls.read_text().startswith("vm.max_map_count = 262144\n")
+    assert not [one for one in await Kernel(node, keep=True).look() if one.target.startswith("/etc/")]

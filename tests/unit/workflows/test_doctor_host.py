@@ -16,7 +16,6 @@ from tests.unit.phases.memory_host import MemoryHost
 from kubewright.errors import HostError
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
-from kubewright.model.doctor.facts import Container, RuntimeFacts
 from kubewright.model.doctor.look import LOOK, Look
 from kubewright.model.doctor.reserved import RESERVED
 from kubewright.workflows import doctor_host
@@ -110,9 +109,16 @@ async def runtime(tmp_path: Path) -> AsyncIterator[tuple[FakeRuntime, Path]]:
             "ListContainers": {
                 "containers": [
                     {"id": "c", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 2}, "state": 1},
-                    {"id": "d", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 1}, "state": 2},
+                    {
+                        "id": "d", "pod_sandbox_id": "a", "metadata": {"name": "etcd", "attempt": 1}, "state": 2,
+                        "image": {"image": "sha256:9"},
+                    },
                     {"id": "e", "pod_sandbox_id": "b", "metadata": {"name": "web"}, "state": 2},
                 ]
+            },
+            "ImageStatus": {
+                "image": {"id": "sha256:9"},
+                "info": [{"key": "info", "value": '{"imageSpec": {"architecture": "arm64"}}'}],
             },
             "ContainerStatus": {
                 "status": {
@@ -144,6 +150,10 @@ async def test_containers_of_kube_system_are_read_with_their_ends(runtime: tuple
     assert end.at == datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
     assert str(end) == "ended with 137 (OOMKilled) at 12:00:00 UTC: gone"
     assert found.runtime.sandboxes == {"a", "b"}
+    assert [one.architecture for one in found.runtime.containers] == ["", "arm64"], "asked of what has failed"
+    assert [request.image.image for name, request in runtime[0].asked if name == "ImageStatus"] == [
+        "sha256:9"
+    ]
 
 
 async def test_addresses_are_read_after_the_runtime(runtime: tuple[FakeRuntime, Path]) -> None:
@@ -222,7 +232,7 @@ async def test_dockershim_is_not_missed_beside_a_dead_kubelet() -> None:
     assert alive.runtime.socket == SHIM
 
 
-async def test_controllers_whose_containers_run_are_asked_how_they_are(
+async def test_controllers_are_asked_how_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
@@ -236,9 +246,7 @@ async def test_controllers_whose_containers_run_are_asked_how_they_are(
         f"/etc/kubernetes/manifests/{name}.yaml": "kind: Pod"
         for name in ("kube-scheduler", "kube-controller-manager")
     }
-    runs = [Container(f"{name}-w1", name, 0, True) for name in ("kube-scheduler", "kube-controller-manager")]
-    found = await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True, containers=tuple(runs)))
+    found = await ask_controllers(Machine(), Look(files=files))
     assert found == {"kube-scheduler": "it hangs"}
     assert sorted(asked) == ["kube-controller-manager", "kube-scheduler"]
-    assert await ask_controllers(Machine(), Look(files=files), RuntimeFacts(True)) == {}
-    assert await ask_controllers(Machine(), Look(), RuntimeFacts(True, containers=tuple(runs))) == {}
+    assert await ask_controllers(Machine(), Look()) == {}

@@ -49,7 +49,7 @@ class Looks(Doctor):
         self.facts: Iterator[DoctorFacts] = iter(all_facts)
         self.looks = 0
 
-    async def look(self) -> DoctorFacts:
+    async def look(self, *, again: bool = False) -> DoctorFacts:
         self.looks += 1
         return next(self.facts)
 
@@ -194,7 +194,7 @@ async def test_fixes_are_done_on_their_hosts_and_one_failure_stops_no_other(
     done: list[str] = []
     sockets: list[str] = []
 
-    def phase_of(_fix: Fix, host: Host, socket: str) -> Phase:
+    async def phase_of(_fix: Fix, host: Host, socket: str) -> Phase:
         sockets.append(socket)
         return Noted(host, done)
 

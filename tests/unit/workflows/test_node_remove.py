@@ -51,6 +51,8 @@ def left(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     found: list[tuple[str, bool]] = []
 
     class Recorded:
+        kept = ()
+
         def __init__(self, _stay: object, name: str, host: object, _options: object, *, dead: bool) -> None:
             assert host is None
             self.row = (name, dead)

@@ -14,6 +14,7 @@ from kubewright.events import Events
 from kubewright.hosts import Completed, FileWrite, HostFacts
 from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
+from kubewright.model.kept import Kept
 from kubewright.model.objects import Object, to_yaml
 from kubewright.phases import alive
 from kubewright.phases.etcd_members import Leaver
@@ -117,6 +118,7 @@ class World:
         class Recorded(Phase):
             title = name
             warnings = ()
+            kept = (Kept(name, "it is somebody's"),)
 
             def __init__(self, *arguments: Any, **_: Any) -> None:
                 self.name = name  # type: ignore[misc]
@@ -138,6 +140,20 @@ class World:
 
     async def without(self, name: str) -> None:
         self.done.append(f"without {name}")
+
+
+async def test_what_a_reset_leaves_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, Kube(live("w1", plane=False)))
+
+    async def left_behind(_host: object) -> list[Kept]:
+        return [Kept("/root/.kube/config", "a user's own")]
+
+    monkeypatch.setattr(remove, "left_behind", left_behind)
+    removal = Removal(world.stay, "w1", machine("w1", Role.WORKER))
+    await removal.run()
+    assert [kept.what for kept in removal.kept] == [
+        "CleanUp", "PacketFilterGone", "PodNetworkGone", "/root/.kube/config",
+    ]  # fmt: skip
 
 
 async def test_a_control_plane_serves_until_it_is_no_backend_and_its_node_goes_last(

@@ -81,7 +81,7 @@ class Source:
         self.others: list[ListedMember] = []
         self.closed = False
 
-    async def read(self, entry: Callable[..., None]) -> HostRead:
+    async def read(self, entry: Callable[..., None], *, again: bool = False) -> HostRead:
         entry(self._kube, self._result.server if self._kube else None)
         return self._result
 
@@ -196,6 +196,23 @@ async def test_the_member_of_a_dead_host_is_asked_over_another(monkeypatch: pyte
     assert report.etcd.answering == 2
     assert report.problems[0] == "host cp2: does not answer over SSH within 6 s"
     assert alive.closed
+
+
+async def test_who_is_asked_for_a_dead_host_is_not_asked_after_the_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = asyncio.Event()
+
+    async def from_here(_self: StatusReader, source: Any, _reads: Any) -> ApiAnswer:
+        asked.set()
+        return ApiAnswer(source.name, "https://10.0.0.9:6443", error="no connection can be made")
+
+    monkeypatch.setattr(StatusReader, "_ask_from_here", from_here)
+    # Its lists come only when the dead host's server has been asked about.
+    alive = Source(up("cp1"), Api("https://cp1:6443", lists=asked.wait))
+    async with asyncio.timeout(10), reader(monkeypatch, [], [Source(down("cp2")), alive]) as found:
+        report = await found.read()
+    assert report.has_objects
 
 
 async def test_a_member_that_its_own_host_could_not_reach_is_not_asked_twice(

@@ -47,6 +47,8 @@ _RULES = (
     Rule("host-renamed", ("kubelet-dead", *_NODE)),
     Rule("kubelet-dead", ("nothing-runs", *_NODE, *_PODS, "no-network")),
     Rule("exec-format", (*PLANE, "nothing-runs", *_NODE, *_PODS, "no-network", "subnet-env", "dns-loop")),
+    Rule("selinux-denies", (*PLANE, "nothing-runs", *_PODS, "subnet-env", "no-network")),
+    Rule("selinux-denies", ("etcd-no-quorum",), anywhere=True),
     # The control plane.
     Rule("certificates-ended", (*PLANE, "etcd-no-quorum")),
     Rule(
@@ -95,6 +97,7 @@ _RULES = (
             "disk-full",
             "kubelet-dead",
             "exec-format",
+            "selinux-denies",
             "no-leader",
             "subnet-env",
             "no-network",

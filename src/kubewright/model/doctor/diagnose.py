@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kubewright.model.doctor import certs, controlplane, dns, etcd, host, kubelet, network, runtime, service
+from kubewright.model.doctor import (
+    certs,
+    controlplane,
+    dns,
+    etcd,
+    host,
+    kubelet,
+    network,
+    runtime,
+    selinux,
+    service,
+)
 from kubewright.model.doctor.causes import RULES, causes_only
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, merged
@@ -16,6 +27,7 @@ Diagnosis = Callable[[DoctorFacts], Iterator[Finding]]
 DIAGNOSES: tuple[Diagnosis, ...] = (
     *host.DIAGNOSES,
     *runtime.DIAGNOSES,
+    *selinux.DIAGNOSES,
     *kubelet.DIAGNOSES,
     *certs.DIAGNOSES,
     *etcd.DIAGNOSES,

@@ -44,6 +44,10 @@ class Container:
     running: bool
     ended: Ended | None = None
     """None where it runs, or where nobody could say."""
+    image: str = ""
+    """Its image's name, or id."""
+    architecture: str = ""
+    """What the image is for; asked only of one that has failed, and empty where the runtime does not say."""
 
 
 @dataclass(frozen=True, slots=True)

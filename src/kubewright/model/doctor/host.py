@@ -24,6 +24,10 @@ from kubewright.model.status import node_status
 
 ACCOUNTING = "cgroup-accounting"
 """The fix that turns on CPU and memory accounting."""
+SWAP_OFF = "swap-off"
+"""The fix that turns swap off, now and after a restart."""
+KERNEL = "kernel-settings"
+"""The fix that loads modules and sets sysctls."""
 _NODE_USER = "system:node:"
 _EVICTION = {"nodefs.available": "10%", "imagefs.available": "15%", "nodefs.inodesFree": "5%"}
 """The kubelet's defaults (its documentation, "Node-pressure Eviction")."""
@@ -69,6 +73,14 @@ def swap(facts: DoctorFacts) -> Iterator[Finding]:
                     "swapoff -a",
                     "take swap out of /etc/fstab, and systemctl mask swap units",
                     "systemctl restart kubelet",
+                ),
+                fixes=(
+                    Fix(
+                        SWAP_OFF,
+                        "turn swap off, now and in /etc/fstab",
+                        node.name,
+                        interrupts="what is in swap goes back into memory",
+                    ),
                 ),
             )
 
@@ -189,6 +201,7 @@ def forwarding(facts: DoctorFacts) -> Iterator[Finding]:
                     "sysctl -w net.ipv4.ip_forward=1",
                     "write net.ipv4.ip_forward=1 into a file in /etc/sysctl.d",
                 ),
+                fixes=(_kernel(node.name),),
             )
         if look.files.get(BRIDGE_FILTER, "1").strip() == "0":
             yield Finding(
@@ -203,7 +216,12 @@ def forwarding(facts: DoctorFacts) -> Iterator[Finding]:
                     "sysctl -w net.bridge.bridge-nf-call-iptables=1",
                     "write net.bridge.bridge-nf-call-iptables=1 into a file in /etc/sysctl.d",
                 ),
+                fixes=(_kernel(node.name),),
             )
+
+
+def _kernel(host: str) -> Fix:
+    return Fix(KERNEL, "set what Kubernetes needs of the kernel, now and after a restart", host)
 
 
 def accounting(facts: DoctorFacts) -> Iterator[Finding]:

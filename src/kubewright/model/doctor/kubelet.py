@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from kubewright.errors import ConfigError
 from kubewright.model import kubeconfig, x509
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
-from kubewright.model.doctor.finding import Finding, Severity
+from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.model.doctor.look import KUBELET_CONF, Look
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH
@@ -29,6 +29,8 @@ class Reason(NamedTuple):
     mend: tuple[str, ...]
 
 
+START_KUBELET = "start-kubelet"
+"""The fix that starts a kubelet that was stopped or disabled."""
 _RESTART = "systemctl restart kubelet"
 REASONS = tuple(
     Reason(re.compile(pattern, re.IGNORECASE), pitfall, words, mend)
@@ -135,6 +137,11 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
             if unit.active == "inactive"
             else ("journalctl -u kubelet -n 50",)
         )
+        fixes = (
+            (Fix(START_KUBELET, "start the kubelet, and enable it", node.name),)
+            if stopped and unit.exists and unit.file != "masked"
+            else ()
+        )
         if unit.file == "masked":
             how, mend = "is masked", ("systemctl unmask kubelet && systemctl enable --now kubelet",)
             reason = None
@@ -147,6 +154,26 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
             evidence=(state, *lines),
             breaks="the node becomes NotReady; its Pods are not watched, and are moved after 5 minutes",
             mend=reason.mend if reason else mend,
+            fixes=fixes,
+        )
+
+
+def disabled(facts: DoctorFacts) -> Iterator[Finding]:
+    """A kubelet that runs, and will not after the host's next start."""
+    for node, look in facts.looks():
+        unit = look.kubelet
+        if not look.joined or unit is None or unit.active != "active" or unit.file != "disabled":
+            continue
+        yield Finding(
+            "kubelet-disabled",
+            Severity.WARNING,
+            "the kubelet does not start with the host",
+            hosts=(node.name,),
+            pitfall="P53",
+            evidence=("kubelet.service: disabled",),
+            breaks="after a restart of the host its node is NotReady",
+            mend=("systemctl enable kubelet",),
+            fixes=(Fix(START_KUBELET, "enable the kubelet", node.name),),
         )
 
 
@@ -335,4 +362,4 @@ def where(url: str) -> str:
         return ""
 
 
-DIAGNOSES = (dead, certificate, server, not_ready)
+DIAGNOSES = (dead, disabled, certificate, server, not_ready)

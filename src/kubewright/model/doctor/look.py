@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from kubewright.model.etcd_unit import UNIT as ETCD_UNIT
+from kubewright.model.facts import ARCHITECTURES
 from kubewright.model.kubeconfig import KUBELET, KUBELET_CLIENT_CURRENT, KUBERNETES_DIR
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH, INSTANCE_CONFIG_PATH, KUBELET_DIR
 from kubewright.model.manifests import MANIFESTS_DIR
@@ -23,6 +24,7 @@ CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 FORWARD = "/proc/sys/net/ipv4/ip_forward"
 BRIDGE_FILTER = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 SWAPS = "/proc/swaps"
+SELINUX_ENFORCE = "/sys/fs/selinux/enforce"
 UNITS = (
     "kubelet.service",
     "containerd.service",
@@ -47,6 +49,7 @@ _FILES = (
     FORWARD,
     BRIDGE_FILTER,
     SWAPS,
+    SELINUX_ENFORCE,
     "/proc/uptime",
     *EXTRA_FLAGS,
 )
@@ -61,6 +64,7 @@ section() { printf '\n@@ %s\n' "$1"; }
 show() { sed -e '/client-key-data:/d' -e '/token:/d' -e 's/^/ /'; }
 section time; date +%s | show
 section name; hostname | show
+section machine; uname -m | show
 section units
 systemctl show -p Id -p LoadState -p UnitFileState -p ActiveState -p SubState -p Result -p MainPID \
   -p NRestarts -p ActiveEnterTimestampMonotonic -p ExecMainStatus $2 | show
@@ -147,6 +151,8 @@ class Look:
     now: datetime | None = None
     """The host's clock."""
     hostname: str = ""
+    machine: str = ""
+    """Its architecture, by the name that Go and images have for it."""
     units: Mapping[str, Unit] = field(default_factory=dict)
     """By name without `.service`; those that do not exist, too."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -252,11 +258,13 @@ def parse_look(text: str) -> Look:
     uptime = _first(found.get("file:/proc/uptime", ())).split()
     units = _units(found.get("units", ()), float(uptime[0]) if uptime else 0.0)
     resolv = found.get("resolv", ())
+    machine = _first(found.get("machine", ()))
     now = int(seconds) if seconds.isdecimal() else 0
     journal = [_entry(line) for line in found.get("journal", ()) if line.strip()]
     return Look(
         now=datetime.fromtimestamp(int(seconds), UTC) if seconds.isdecimal() else None,
         hostname=_first(found.get("name", ())),
+        machine=ARCHITECTURES.get(machine, machine),
         units=units,
         files={name[5:]: "\n".join(lines) for name, lines in found.items() if name.startswith("file:")},
         certs={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Severity
@@ -60,16 +60,27 @@ def exec_format(facts: DoctorFacts) -> Iterator[Finding]:
         lines = look.journal[-10:] if stopped else look.recent
         seen = seen or [f"kubelet: {line}" for line in lines if _EXEC in line.lower()][-2:]
         if seen:
+            images = _images(node, look.machine, seen)
             yield Finding(
                 "exec-format",
                 Severity.ERROR,
                 "an image or program is for another architecture than the host",
                 hosts=(node.name,),
                 pitfall="P13",
-                evidence=tuple(dict.fromkeys(seen))[:4],
+                evidence=(*list(dict.fromkeys(seen))[:4], *images),
                 breaks="its containers end as soon as they start",
                 mend=("take the image of the host's architecture: crictl rmi IMAGE, then crictl pull IMAGE",),
             )
+
+
+def _images(node: NodeFacts, machine: str, seen: Sequence[str]) -> list[str]:
+    """What the images of the containers that were seen are for, beside what the host is."""
+    lines = [
+        f"{one.image} is for {one.architecture}" + (f", the host is {machine}" if machine else "")
+        for one in (node.runtime.containers if node.runtime else ())
+        if one.architecture and any(one.pod in line for line in seen)
+    ]
+    return list(dict.fromkeys(lines))[:3] or ([f"the host is {machine}"] if machine else [])
 
 
 def _in_containers(node: NodeFacts) -> Iterator[str]:

@@ -53,6 +53,9 @@ PRINTED = f"""
 @@ file:{FLAGS_PATH}
  KUBELET_KUBEADM_ARGS="--node-ip=10.0.0.4 --hostname-override=blue"
 
+@@ machine
+ aarch64
+
 @@ file:/proc/uptime
  100.00 180.00
 
@@ -103,6 +106,7 @@ def test_everything_that_is_printed_is_read() -> None:
     assert look.complete
     assert look.joined
     assert (look.now, look.hostname) == (datetime(2026, 6, 1, 12, 0, tzinfo=UTC), "W1")
+    assert look.machine == "arm64"
     unit = look.kubelet
     assert unit is not None
     assert (unit.active, unit.pid, unit.restarts, unit.up) == ("active", 812, 2, timedelta(seconds=60))

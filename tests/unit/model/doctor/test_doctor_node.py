@@ -38,9 +38,18 @@ from tests.unit.model.doctor.doctor_world import (
 )
 
 from kubewright.model.doctor.cni import pod_network
+from kubewright.model.doctor.facts import Container, DoctorFacts, Ended, NodeFacts
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.doctor.host import amount
-from kubewright.model.doctor.look import BRIDGE_FILTER, CNI_DIR, FORWARD, KUBELET_CONF, SWAPS, Disk
+from kubewright.model.doctor.look import (
+    BRIDGE_FILTER,
+    CNI_DIR,
+    FORWARD,
+    KUBELET_CONF,
+    SELINUX_ENFORCE,
+    SWAPS,
+    Disk,
+)
 from kubewright.model.doctor.reserved import Reservation
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH, KUBELET_DIR
@@ -559,3 +568,112 @@ def test_removing_a_bridge_is_offered_with_what_it_interrupts() -> None:
     [fix] = only(facts([seen("w1", addresses={"cni0": ("10.244.1.1/24",)})])).fixes
     assert (fix.name, fix.arguments) == ("remove-bridge", ("cni0",))
     assert "Pods" in fix.interrupts
+
+
+# -- what --fix is offered for ------------------------------------------------------------------------------------
+
+
+def offered(one: NodeFacts) -> list[tuple[str, str, bool]]:
+    return [(fix.name, fix.host, bool(fix.interrupts)) for fix in only(facts([one])).fixes]
+
+
+def test_swap_is_turned_off_only_after_a_question() -> None:
+    swaps = "Filename Type Size Used Priority\n/dev/sda2 partition 1024 0 -2"
+    assert offered(with_files("w1", {SWAPS: swaps})) == [("swap-off", "w1", True)]
+
+
+def test_p46_is_mended_without_a_question() -> None:
+    assert offered(with_files("w1", {FORWARD: "0"})) == [("kernel-settings", "w1", False)]
+
+
+def test_a_kubelet_that_was_stopped_is_started_unless_it_is_masked() -> None:
+    stopped = unit(active="inactive", sub="dead", up=None)
+    assert offered(seen("w1", units={"kubelet": stopped})) == [("start-kubelet", "w1", False)]
+    assert offered(seen("w1", units={"kubelet": replace(stopped, file="masked")})) == []
+
+
+def test_a_kubelet_that_has_failed_is_not_just_started() -> None:
+    failed = unit(active="failed", sub="failed", result="exit-code", up=None)
+    assert offered(seen("w1", units={"kubelet": failed})) == []
+
+
+def test_a_kubelet_that_does_not_start_with_the_host_is_warned_of() -> None:
+    found = only(facts([seen("w1", units={"kubelet": unit(file="disabled")})]))
+    assert (found.kind, found.severity) == ("kubelet-disabled", Severity.WARNING)
+    assert [fix.name for fix in found.fixes] == ["start-kubelet"]
+
+
+def test_p22_an_expired_certificate_is_nothing_to_fix() -> None:
+    ended = kubelet_pem("w1", issued=NOW - timedelta(days=400))
+    found = only(facts([seen("w1", certs={KUBELET_CLIENT_CURRENT: ended})]))
+    assert (found.kind, found.fixes) == ("kubelet-certificate", ())
+
+
+# -- SELinux, and images ----------------------------------------------------------------------
+
+
+def denied(name: str, line: str, *, enforce: str = "1", runs: bool = False) -> DoctorFacts:
+    """A worker with a container that ends and says why, or that runs."""
+    one = Container(f"{name}-x", name, 4, runs, None if runs else Ended(1))
+    mine = runtime("w1")
+    others = tuple(container for container in mine.containers if container.name != name)
+    return facts(
+        [
+            with_files(
+                "w1",
+                {SELINUX_ENFORCE: enforce},
+                runs=replace(mine, containers=(*others, one)),
+                logs={(f"{name}-x", name): ("starts", line)},
+            )
+        ],
+        objects=replace(objects(), deployments=[dns(0)]) if name == "coredns" else objects(),
+    )
+
+
+DENIALS = (
+    'standard_init_linux.go:178: exec user process caused "operation not permitted"',
+    "open /etc/coredns/Corefile: permission denied",
+)
+
+
+@pytest.mark.parametrize("line", DENIALS)
+def test_p18_coredns_that_selinux_denies_something_is_the_cause_of_dead_dns(line: str) -> None:
+    found = only(denied("coredns", line))
+    assert (found.kind, found.pitfall, found.hosts) == ("selinux-denies", "P18", ("w1",))
+    assert found.evidence == (f"coredns-x/coredns: {line}", "/sys/fs/selinux/enforce is 1")
+
+
+def test_p50_another_container_that_selinux_denies_something() -> None:
+    found = only(denied("kube-proxy", DENIALS[1]))
+    assert (found.kind, found.pitfall) == ("selinux-denies", "P50")
+    assert "kube-proxy ends" in found.cause
+
+
+def test_p50_enforcing_alone_is_nothing() -> None:
+    assert kinds(denied("kube-proxy", DENIALS[1], runs=True)) == []
+    assert kinds(facts([with_files("w1", {SELINUX_ENFORCE: "1"})])) == []
+
+
+def test_a_denial_without_selinux_or_of_a_port_is_not_laid_to_it() -> None:
+    for line, enforce in ((DENIALS[0], "0"), ("listen tcp :53: bind: permission denied", "1")):
+        assert "selinux-denies" not in [kind for kind, _ in kinds(denied("coredns", line, enforce=enforce))]
+
+
+def test_p13_an_images_architecture_is_shown_beside_the_hosts() -> None:
+    one = Container(
+        "kube-proxy-x", "kube-proxy", 3, False, Ended(1), "k8s.gcr.io/kube-proxy:v1.20.2", "amd64"
+    )
+    mine = runtime("w1")
+    rest = tuple(container for container in mine.containers if container.name != "kube-proxy")
+    broken = seen(
+        "w1", replace(mine, containers=(*rest, one)), machine="arm64",
+        logs={("kube-proxy-x", "kube-proxy"): ("exec /usr/local/bin/kube-proxy: exec format error",)},
+    )  # fmt: skip
+    found = only(facts([broken]))
+    assert found.kind == "exec-format"
+    assert found.evidence[-1] == "k8s.gcr.io/kube-proxy:v1.20.2 is for amd64, the host is arm64"
+
+
+def test_p13_the_hosts_architecture_is_shown_where_no_image_is_known() -> None:
+    line = "E0601 failed to create containerd task: exec /pause: exec format error"
+    assert only(facts([seen("w1", recent=(line,), machine="arm64")])).evidence[-1] == "the host is arm64"
