@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kubewright.model.doctor import certs, controlplane, dns, etcd, host, kubelet, network, runtime, service
+from kubewright.model.doctor import (
+    certs,
+    controlplane,
+    dns,
+    etcd,
+    host,
+    kubelet,
+    network,
+    packets,
+    runtime,
+    service,
+)
 from kubewright.model.doctor.causes import RULES, causes_only
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, merged
@@ -21,6 +32,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     *etcd.DIAGNOSES,
     *controlplane.DIAGNOSES,
     *network.DIAGNOSES,
+    *packets.DIAGNOSES,
     *service.DIAGNOSES,
     *dns.DIAGNOSES,
 )

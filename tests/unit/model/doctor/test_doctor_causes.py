@@ -18,13 +18,24 @@ from tests.unit.model.doctor.doctor_world import (
     server,
 )
 
-from kubewright.model.doctor import certs, controlplane, dns, etcd, host, kubelet, network, runtime, service
+from kubewright.model.doctor import (
+    certs,
+    controlplane,
+    dns,
+    etcd,
+    host,
+    kubelet,
+    network,
+    packets,
+    runtime,
+    service,
+)
 from kubewright.model.doctor.causes import RULES, Rule, causes_only, circles
 from kubewright.model.doctor.diagnose import DIAGNOSES, confirmed, diagnose
 from kubewright.model.doctor.facts import NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity, merged, worst
 
-MODULES = (certs, controlplane, dns, etcd, host, kubelet, network, runtime, service)
+MODULES = (certs, controlplane, dns, etcd, host, kubelet, network, packets, runtime, service)
 
 
 def finding(kind: str, *hosts: str, cause: str = "it is broken", **more: object) -> Finding:
