@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from tests.unit.model.doctor.doctor_world import (
     ADDRESSES,
     NAMES,
+    NOW,
     facts,
     kinds,
     node_object,
@@ -23,13 +25,15 @@ from tests.unit.model.doctor.doctor_world import (
     only,
     pod,
     seen,
+    without,
 )
 
 from kubewright.model.doctor.diagnose import symptoms
-from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
+from kubewright.model.doctor.facts import DoctorFacts, Ended, NodeFacts
 from kubewright.model.doctor.logs import reasons
-from kubewright.model.doctor.look import FORWARD, parse_look
+from kubewright.model.doctor.look import FORWARD, LOOK, arguments, parse_look
 from kubewright.model.doctor.plan import TARGETS, Plan, PodTarget, ServiceTarget, large, plan, questions
+from kubewright.model.doctor.pods import last_words
 from kubewright.model.doctor.probes import (
     SMALL,
     Probed,
@@ -422,3 +426,30 @@ def test_the_line_by_which_a_program_ends_comes_before_others() -> None:
     assert reasons(lines, short=False) == lines[1:]
     assert reasons(lines[:1], short=True) == lines[:1]
     assert reasons(lines[:1], short=False) == []
+
+
+def test_of_an_ended_etcd_its_bad_flag_is_shown_and_not_the_usage() -> None:
+    key = ("etcd-cp1", "etcd")
+    shown = {
+        "told": {key: ("flag provided but not defined: -no-such",)},
+        "logs": {key: ("  --error-usage", "  --v")},
+    }
+    gone = without("cp1", "etcd", ended={"etcd": Ended(2, at=NOW, lasted=timedelta(seconds=1))})
+    assert (
+        last_words(seen("cp1", gone, **shown), "etcd")[-1] == "etcd: flag provided but not defined: -no-such"
+    )
+    assert "flag provided" not in " ".join(last_words(seen("cp1", **shown), "etcd"))
+
+
+def test_the_look_finds_telling_lines_in_the_first_lines_of_a_log(tmp_path: Path) -> None:
+    folder = tmp_path / "kube-system_etcd-cp1_1" / "etcd"
+    folder.mkdir(parents=True)
+    stamp = "2026-06-01T11:59:59.1Z stderr F "
+    told = ["flag provided but not defined: -no-such", "F0601 12:00:00 main.go:1] it ends"]
+    lines = [told[0], "Usage:", *(f"  --flag-{number}" for number in range(40)), told[1]]
+    (folder / "0.log").write_text("".join(f"{stamp}{line}\n" for line in lines))
+    script = LOOK.replace("/var/log/pods", str(tmp_path))
+    words = ["sh", "-c", script, "sh", *arguments(str(tmp_path))]
+    look = parse_look(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert look.told == {("etcd-cp1", "etcd"): tuple(told)}
+    assert look.log("etcd")[-1] == told[1]
