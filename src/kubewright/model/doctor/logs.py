@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-TELLING = (
-    r"error|fatal|panic|flag provided but not defined|unknown (shorthand )?flag|std(err|out) F F[0-9]{4} "
-)
-"""What `grep -iE` finds in the first lines of a log, behind what the runtime has put there, for `reasons` to choose."""
+TELLING = r"error|fatal|panic|flag provided but not defined|unknown (shorthand )?flag|( F |:.)F[0-9]{4} "
+"""What `grep -iE` finds in the first lines of a log, for `reasons` to choose from; a line of klog's stands behind
+what the runtime has put there."""
 _LAST_WORD = re.compile(
     r"flag provided but not defined|unknown (?:shorthand )?flag|\bpanic:|\bfatal\b|^F\d{4} |^Error: ",
     re.IGNORECASE,

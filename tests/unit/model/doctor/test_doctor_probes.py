@@ -188,7 +188,7 @@ def service(name: str, namespace: str, address: str, port: int, *behind: str) ->
 
 
 def test_a_pod_with_a_readiness_probe_is_asked_for_its_node_before_others() -> None:
-    probe = {"readinessProbe": {"httpGet": {}}}
+    probe: dict[str, Any] = {"readinessProbe": {"httpGet": {}}}
     pods = [
         running("a", "w1", "10.244.1.2", 9153, 53),
         running("b", "w1", "10.244.1.3", 8080, 9090, container=probe),
@@ -430,7 +430,7 @@ def test_the_line_by_which_a_program_ends_comes_before_others() -> None:
 
 def test_of_an_ended_etcd_its_bad_flag_is_shown_and_not_the_usage() -> None:
     key = ("etcd-cp1", "etcd")
-    shown = {
+    shown: dict[str, Any] = {
         "told": {key: ("flag provided but not defined: -no-such",)},
         "logs": {key: ("  --error-usage", "  --v")},
     }
