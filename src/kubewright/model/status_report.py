@@ -37,6 +37,11 @@ class Facts:
     leases: Sequence[Object] = ()
     config_maps: Sequence[Object] = ()
     """Those of kube-system; none where they were not asked for, or may not be read."""
+    services: Sequence[Object] = ()
+    """Those of the API and of cluster DNS, with their endpoints, where ConfigMaps were asked for."""
+    endpoints: Sequence[Object] = ()
+    policies: Sequence[Object] = ()
+    """The network policies of all namespaces."""
     servers: Sequence[ApiAnswer] = ()
     endpoint: Sequence[ApiAnswer] = ()
     etcd: Sequence[MemberAnswer] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from kubewright.model.config.endpoint import configured_address, endpoint_hosts
 from kubewright.model.doctor.diagnose import causes, confirmed, symptoms
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Severity, worst
+from kubewright.model.doctor.plan import Plan, plan, questions
 from kubewright.model.pki import PKI_DIR, certificates_dir
 from kubewright.model.status_report import report
 from kubewright.workflows.doctor_host import DoctorHost
@@ -147,7 +148,23 @@ class Doctor:
         nodes = tuple(one.facts(errors.get(one.name, "")) for one in self._hosts)
         clocks = [one.look.now for one in nodes if one.look is not None and one.look.now is not None]
         now = asked.now if asked.objects is not None or not clocks else clocks[0]
-        return DoctorFacts(now or datetime.now(UTC), nodes, report(asked), asked, self._endpoint, self._whole)
+        facts = DoctorFacts(
+            now or datetime.now(UTC), nodes, report(asked), asked, self._endpoint, self._whole
+        )
+        return await self._probe(facts)
+
+    async def _probe(self, facts: DoctorFacts) -> DoctorFacts:
+        """The facts with what became of packets, which all nodes send at once."""
+        whole, mtus = planned(facts), facts.mtus()
+        async with asyncio.TaskGroup() as group:
+            for one, node in zip(self._hosts, facts.nodes, strict=True):
+                name = facts.node_name(node)
+                if name and node.answers and (asked := questions(whole, name, mtus)):
+                    group.create_task(one.probe(asked))
+        nodes = tuple(
+            replace(node, probed=one.probed) for one, node in zip(self._hosts, facts.nodes, strict=True)
+        )
+        return replace(facts, nodes=nodes, plan=whole)
 
     def _refuse_if_bare(self, facts: DoctorFacts) -> None:
         if self._whole:
@@ -160,3 +177,14 @@ class Doctor:
                     exit_code=ExitCode.FAILURE,
                     hint="name a cluster with -f cluster.yaml, or one of its nodes with --host",
                 )
+
+
+def planned(facts: DoctorFacts) -> Plan:
+    """To whom packets are sent: nobody, where the API does not say who there is."""
+    asked = facts.asked
+    if asked.objects is None or not asked.services:
+        return Plan()
+    domains = (str(look.kubelet_config.get("clusterDomain") or "") for _, look in facts.looks())
+    return plan(
+        asked.objects, asked.services, asked.endpoints, asked.policies, next(filter(None, domains), "")
+    )

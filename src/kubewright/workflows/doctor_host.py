@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kubewright.clients.cri import (
     CriClient,
@@ -20,6 +20,14 @@ from kubewright.model.config.cluster import HostSpec
 from kubewright.model.doctor.cni import pod_network
 from kubewright.model.doctor.facts import Container, Ended, NodeFacts, RuntimeFacts
 from kubewright.model.doctor.look import LOOK, Look, arguments, parse_look
+from kubewright.model.doctor.probes import (
+    LIFETIME,
+    Probed,
+    Question,
+    parse_probed,
+    probe_command,
+    probe_input,
+)
 from kubewright.model.doctor.reserved import RESERVED, Reservation, parse_reserved
 from kubewright.model.kubelet import INSTANCE_CONFIG_PATH
 from kubewright.model.manifests import CONTROLLER, SCHEDULER_POD
@@ -56,21 +64,37 @@ class DoctorHost:
         self._runtime: RuntimeFacts | None = None
         self._reserved: tuple[Reservation, ...] = ()
         self._mute: dict[str, str] = {}
+        self.probed: Probed | None = None
+        self._host: Host | None = None
         self.source = HostSource(spec, open_, pki, wanted, self._ask)
 
     def forget(self) -> None:
         """Before another look."""
         self._look, self._raw, self._error, self._runtime, self._reserved = None, "", "", None, ()
-        self._mute = {}
+        self._mute, self.probed, self._host = {}, None, None
 
     def facts(self, error: str) -> NodeFacts:
         """What was found; `error` is why the host did not let us in."""
         look = self._look
         plane = self._plane or (look is not None and look.has_plane)
         why = "" if look else error or self._error or "it was not asked"
-        return NodeFacts(self.name, plane, why, look, self._runtime, self._reserved, self._mute, self._raw)
+        return NodeFacts(
+            self.name, plane, why, look, self._runtime, self._reserved, self._mute, self.probed, self._raw
+        )  # fmt: skip
+
+    async def probe(self, asked: Sequence[Question]) -> None:
+        """Send packets. Raises nothing: where it cannot be done, as without Perl, `probed` stays None."""
+        if self._host is None:
+            return
+        done, _ = await bounded(
+            self._host.run(probe_command(), stdin=probe_input(asked), check=False, timeout=LIFETIME + 2),
+            LIFETIME + 2,
+        )
+        if done is not None:
+            self.probed = parse_probed(done.stdout.decode(errors="replace"))
 
     async def _ask(self, host: Host) -> None:
+        self._host = host
         loop = asyncio.get_running_loop()
         await self._ask_until(host, loop.time() + _WHOLE)
         if not self._hung:

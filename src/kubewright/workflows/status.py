@@ -39,7 +39,8 @@ class StatusReader:
 
     `servers` are the API as it is known here. With `spec`, the hosts of a cluster.yaml are asked, too, so that
     neither an API nor all of the hosts need to answer; `hosts` are those to ask in place of the spec's. With
-    `config_maps`, those of kube-system are read as well. `within` are the seconds that objects may take.
+    `config_maps`, those of kube-system are read as well, and by whom the API, cluster DNS and Pods are reached
+    (Services, network policies). `within` are the seconds that objects may take.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class StatusReader:
             found.seen.now if found.seen else now, found.seen,
             "" if found.error is None else found.error.message, found.leases,
             endpoint=_one_each([answer for answer, _ in answers]), config_maps=found.config_maps,
+            services=found.services, endpoints=found.endpoints, policies=found.policies,
         )  # fmt: skip
         return self._with_hosts(facts, reads, later.result()) if reads else facts
 
@@ -249,6 +251,9 @@ class _Found:
     leases: Sequence[Object] = ()
     error: KubewrightError | None = None
     config_maps: Sequence[Object] = ()
+    services: Sequence[Object] = ()
+    endpoints: Sequence[Object] = ()
+    policies: Sequence[Object] = ()
 
 
 async def _objects(race: _Race, now: datetime, *, config_maps: bool) -> _Found:
@@ -271,6 +276,7 @@ async def _objects(race: _Race, now: datetime, *, config_maps: bool) -> _Found:
                 if config_maps
                 else None
             )
+            more = group.create_task(_ways(kube)) if config_maps else None
     except TimeoutError:
         return _Found(
             error=ApiError(f"{kube.server.url} has not listed nodes and pods within {patience:g} s")
@@ -286,7 +292,34 @@ async def _objects(race: _Race, now: datetime, *, config_maps: bool) -> _Found:
         readyz=readyz.result(), nodes=nodes.result(), pods=pods.result(), daemon_sets=daemon_sets.result(),
         deployments=deployments.result(),
     )  # fmt: skip
-    return _Found(seen, leases.result(), config_maps=maps.result() if maps else ())
+    services, endpoints, policies = more.result() if more else ((), (), ())
+    return _Found(
+        seen, leases.result(), None, maps.result() if maps else (), services, endpoints, policies
+    )  # fmt: skip
+
+
+async def _ways(kube: KubeClient) -> tuple[Sequence[Object], Sequence[Object], Sequence[Object]]:
+    """The Services of the API and of cluster DNS, their endpoints, and all network policies.
+
+    Nothing where the policies cannot be read: without them it is not known who may reach whom.
+    """
+    names = (("kubernetes", "default"), ("kube-dns", SYSTEM))
+    try:
+        async with asyncio.TaskGroup() as group:
+            policies = group.create_task(kube.list("networking.k8s.io/v1", "NetworkPolicy"))
+            found = {
+                kind: [group.create_task(kube.get("v1", kind, *name)) for name in names]
+                for kind in ("Service", "Endpoints")
+            }
+    except ExceptionGroup as error:
+        if all(isinstance(one, KubewrightError) for one in leaves(error)):
+            return (), (), ()
+        raise
+    services, endpoints = (
+        [one for task in found[kind] if (one := task.result()) is not None]
+        for kind in ("Service", "Endpoints")
+    )
+    return services, endpoints, policies.result()
 
 
 async def _or(question: Awaitable[T], nothing: T) -> T:

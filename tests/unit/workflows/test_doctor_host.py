@@ -17,7 +17,9 @@ from kubewright.errors import HostError
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.doctor.look import LOOK, Look
+from kubewright.model.doctor.probes import PROBE, Probed, Question
 from kubewright.model.doctor.reserved import RESERVED
+from kubewright.model.port_probe import Answer, Reach
 from kubewright.workflows import doctor_host
 from kubewright.workflows.doctor_host import DoctorHost, ask_controllers, runtime_socket
 from kubewright.workflows.status_parts import Wanted
@@ -250,3 +252,45 @@ async def test_controllers_are_asked_how_they_are(
     assert found == {"kube-scheduler": "it hangs"}
     assert sorted(asked) == ["kube-controller-manager", "kube-scheduler"]
     assert await ask_controllers(Machine(), Look()) == {}
+
+
+# -- packets ------------------------------------------------------------------------------------------------------
+
+
+class Sender(Machine):
+    """A host on which the program of packets prints this, or cannot be run."""
+
+    def __init__(self, printed: str = "", code: int = 0) -> None:
+        super().__init__()
+        self.printed, self.code = printed, code
+        self.stdin = b""
+
+    async def run(self, argv: Sequence[str], **options: Any) -> Completed:
+        if PROBE not in argv:
+            return await super().run(argv, **options)
+        self.stdin = options["stdin"]
+        return Completed(tuple(argv), self.code, self.printed.encode())
+
+
+@pytest.mark.parametrize(
+    ("sender", "found"),
+    [
+        (Sender("tcp 10.244.1.2 53 open\nend\n"), Probed({("10.244.1.2", 53): Answer(Reach.OPEN)})),
+        (Sender("tcp 10.244.1.2 53 open\n", 142), None),
+        (Sender("", 127), None),
+    ],
+)
+async def test_a_host_sends_what_it_is_asked_to_or_is_silent_where_it_cannot(
+    sender: Sender, found: Probed | None
+) -> None:
+    one = source(sender)
+    async with asyncio.timeout(20):
+        await one.source.read(lambda _kube, _answer: None)
+        await one.probe([Question("tcp", "10.244.1.2", "53")])
+    await one.source.close()
+    assert one.probed == found
+    assert sender.stdin == b"tcp 10.244.1.2 53\n"
+    one.forget()
+    assert one.probed is None
+    await one.probe([Question("tcp", "10.244.1.2", "53")])
+    assert one.probed is None

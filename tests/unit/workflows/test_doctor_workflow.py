@@ -21,6 +21,7 @@ from tests.unit.model.doctor.doctor_world import (
     seen,
     server,
     unit,
+    with_files,
     without,
 )
 from tests.unit.phases.memory_host import MemoryHost
@@ -31,10 +32,13 @@ from kubewright.hosts import Host
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.model.doctor.look import Look
+from kubewright.model.doctor.plan import Plan
+from kubewright.model.doctor.probes import Probed, Question
+from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.phases import doctor_fixes
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.workflows import doctor, doctor_fix
-from kubewright.workflows.doctor import Doctor, Examination
+from kubewright.workflows.doctor import Doctor, Examination, planned
 from kubewright.workflows.doctor_bundle import contents, write_bundle
 from kubewright.workflows.doctor_fix import offered, repair
 
@@ -221,3 +225,52 @@ def test_the_world_is_at_rest() -> None:
     assert facts().now == NOW
     assert runtime("w1").answers
     assert doctor_fixes.ACCOUNTING_DROP_IN.startswith(b"[Service]")
+
+
+# -- packets ------------------------------------------------------------------------------------------------------
+
+
+def test_packets_are_sent_to_whom_the_api_lists_in_the_kubelets_domain() -> None:
+    meta = {"name": "kube-dns", "namespace": "kube-system"}
+    services = [{"metadata": meta, "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53}]}}]
+    assert planned(facts()) == Plan()
+    assert planned(facts(objects=None, services=services)) == Plan()
+    config = {CONFIG_PATH: "clusterDomain: example.org\n"}
+    found = planned(facts([with_files("cp1", config)], services=services))
+    assert [one.name for one in found.services] == ["kube-system/kube-dns"]
+    assert found.name == "kubernetes.default.svc.example.org"
+
+
+def test_a_host_that_was_named_by_its_address_is_the_node_of_its_hostname() -> None:
+    world = facts([replace(seen("w1"), name="192.168.7.11"), replace(seen("w1", hostname="lb"), name="lb")])
+    assert [world.node_name(one) for one in world.nodes] == ["cp1", "cp2", "cp3", "w1", "w1", ""]
+
+
+class Asked:
+    """A host that notes what it is asked to send."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.source = name, None
+        self.asked: list[str] = []
+        self.probed: Probed | None = None
+
+    async def probe(self, asked: Sequence[Question]) -> None:
+        self.asked = [one.kind for one in asked]
+        self.probed = Probed(dns=("answer 0",))
+
+
+async def test_nodes_that_answer_send_and_others_are_not_asked_to() -> None:
+    meta = {"name": "kube-dns", "namespace": "kube-system"}
+    ports, ways = [{"port": 53}], [{"port": 53}]
+    service = {"metadata": meta, "spec": {"clusterIP": "10.96.0.10", "ports": ports}}
+    behind = {"metadata": meta, "subsets": [{"addresses": [{"ip": "10.244.0.2"}], "ports": ways}]}
+    world = facts(
+        [NodeFacts("w1", error="silent"), replace(seen("w1", hostname="lb"), name="lb")],
+        services=[service],
+        endpoints=[behind],
+    )
+    hosts = [Asked(one.name) for one in world.nodes]
+    found = await Doctor(hosts)._probe(world)  # type: ignore[arg-type]
+    assert [one.asked for one in hosts] == [["tcp", "tcp", "dns", "dns", "dns"]] * 3 + [[], []]
+    assert [one.probed is not None for one in found.nodes] == [True] * 3 + [False] * 2
+    assert found.plan.dns == "10.96.0.10"

@@ -42,6 +42,7 @@ class Api:
         self.listed = 0
         self.said_at: datetime | None = None
         self.leases: list[Any] = []
+        self.forbidden = ""
 
     async def __aenter__(self) -> Api:
         return self
@@ -60,7 +61,12 @@ class Api:
         self.listed += 1
         if self._lists is not None:
             await self._lists()
+        if kind == self.forbidden:
+            raise ApiError("forbidden", status=403)
         return {"Node": [NODE], "Lease": self.leases}.get(kind, [])
+
+    async def get(self, _version: str, kind: str, name: str, _namespace: str = "") -> Any:
+        return {"kind": kind, "metadata": {"name": name}}
 
     async def _speak(self) -> None:
         if self._silent:
@@ -405,4 +411,19 @@ async def test_config_maps_are_read_for_those_who_ask(asked: bool, monkeypatch: 
     monkeypatch.setattr(status, "KubeClient", lambda _server: api)
     async with StatusReader([api.server], config_maps=asked) as one:
         await one.facts()
-    assert api.listed == 5 + asked
+    assert api.listed == 5 + 2 * asked
+
+
+async def test_services_are_read_with_config_maps_unless_policies_may_not_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Api("https://cp1:6443")
+    monkeypatch.setattr(status, "KubeClient", lambda _server: api)
+    async with StatusReader([api.server], config_maps=True) as one:
+        found = await one.facts()
+        assert [item["metadata"]["name"] for item in found.services] == ["kubernetes", "kube-dns"]
+        assert len(found.endpoints) == 2
+        api.forbidden = "NetworkPolicy"
+        found = await one.facts()
+    assert found.objects is not None
+    assert (found.services, found.endpoints, found.policies) == ((), (), ())

@@ -24,7 +24,9 @@ _NODE = ("node-not-ready",)
 _PODS = ("proxy-down", "network-pod-down", "daemon-pod-missing")
 _AGENTS = ("proxy-down", "network-pod-down")
 """They are not ready without the API, which the pod network's reaches through a service."""
-_DNS = ("dns-down",)
+_DNS = ("dns-down", "dns-silent")
+_PACKETS = ("packets-dropped", "packets-too-large")
+_SERVICES = ("service-silent",)
 
 _RULES = (
     # A host that is away, and a control plane of which nothing was started.
@@ -78,14 +80,29 @@ _RULES = (
     Rule("controller-manager-down", ("no-leader", "daemon-pod-missing"), anywhere=True),
     Rule("scheduler-down", ("no-leader", "daemon-pod-missing", *_DNS), anywhere=True),
     # The pod network, services, DNS.
-    Rule("ip-forward-off", _AGENTS),
+    Rule("ip-forward-off", (*_AGENTS, *_SERVICES)),
     Rule("ip-forward-off", _DNS, anywhere=True),
     Rule("bridge-address", ("network-pod-down",)),
-    Rule("proxy-down", ("network-pod-down",)),
-    Rule("daemon-pod-missing", ("subnet-env", "no-network", *_NODE)),
+    Rule("proxy-down", ("network-pod-down", *_SERVICES)),
+    Rule("daemon-pod-missing", ("subnet-env", "no-network", *_NODE, *_SERVICES)),
     Rule("network-pod-down", ("subnet-env", "no-network", *_NODE)),
     Rule("subnet-env", ("no-network", *_NODE)),
     Rule("no-network", _NODE),
+    # One end of a pair suffices to lose its packets.
+    *(
+        Rule(kind, _PACKETS, anywhere=True)
+        for kind in (
+            "ip-forward-off",
+            "bridge-address",
+            "daemon-pod-missing",
+            "network-pod-down",
+            "subnet-env",
+            "no-network",
+        )
+    ),
+    Rule("proxy-server", _SERVICES, anywhere=True),
+    Rule("service-silent", ("network-pod-down",)),
+    Rule("dns-down", ("dns-silent",), anywhere=True),
     Rule("resolv-loop", ("dns-loop", *_DNS), anywhere=True),
     Rule("dns-loop", _DNS, anywhere=True),
     *(
@@ -110,6 +127,8 @@ _RULES = (
             "api-silent",
             "apiserver-down",
             "proxy-server",
+            *_PACKETS,
+            *_SERVICES,
         )
     ),
 )

@@ -13,6 +13,7 @@ from kubewright.model.doctor import (
     host,
     kubelet,
     network,
+    packets,
     runtime,
     selinux,
     service,
@@ -33,6 +34,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     *etcd.DIAGNOSES,
     *controlplane.DIAGNOSES,
     *network.DIAGNOSES,
+    *packets.DIAGNOSES,
     *service.DIAGNOSES,
     *dns.DIAGNOSES,
 )

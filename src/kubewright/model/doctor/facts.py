@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kubewright.model.doctor.look import Look
+from kubewright.model.doctor.plan import Plan
+from kubewright.model.doctor.probes import Probed
 from kubewright.model.doctor.reserved import Reservation
 from kubewright.model.objects import SYSTEM, Object, read_mapping
 from kubewright.model.status import SETTLED, parse_time
@@ -98,6 +100,8 @@ class NodeFacts:
 
     mute: Mapping[str, str] = field(default_factory=dict)
     """Controllers whose containers run and that do not say that they are well, each with what was seen."""
+    probed: Probed | None = None
+    """What became of the packets that it has sent; None where it has sent none."""
     raw: str = ""
     """What the look printed, for a bundle."""
 
@@ -119,10 +123,24 @@ class DoctorFacts:
     """The `host:port` that cluster.yaml gives clients of the API; empty where there is no such file."""
     whole: bool = True
     """Whether all hosts of the cluster were asked, rather than one."""
+    plan: Plan = field(default_factory=Plan)
+    """To whom packets were sent."""
 
     def node(self, name: str) -> NodeFacts | None:
         """A host by its name."""
         return next((one for one in self.nodes if one.name == name), None)
+
+    def node_name(self, host: NodeFacts) -> str:
+        """The name of a host's Node; empty where it has none. A host that was named by its address has another."""
+        names = {
+            str(one["metadata"]["name"]) for one in (self.asked.objects.nodes if self.asked.objects else ())
+        }
+        own = host.look.hostname.lower() if host.look else ""
+        return next((name for name in (host.name, own) if name in names), "")
+
+    def mtus(self) -> dict[str, int]:
+        """The smallest MTU of each node's links, where it is known."""
+        return {self.node_name(one): look.mtu for one, look in self.looks() if look.mtu}
 
     def looks(self) -> Iterator[tuple[NodeFacts, Look]]:
         """The hosts that were looked at, each with its look."""

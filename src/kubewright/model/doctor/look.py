@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from kubewright.model.doctor.logs import TELLING, logs_of
 from kubewright.model.etcd_unit import UNIT as ETCD_UNIT
 from kubewright.model.facts import ARCHITECTURES
 from kubewright.model.kubeconfig import KUBELET, KUBELET_CLIENT_CURRENT, KUBERNETES_DIR
@@ -55,8 +56,9 @@ _FILES = (
 )
 
 # $1 are files, a line each, $2 units, $3 places, $4 the directory of certificates, $5 patterns of more files, $6
-# files of which the certificates alone are printed. Each line of a content has a blank before it, so that none is
-# taken for a heading. Keys and tokens of a kubeconfig do not leave the host.
+# files of which the certificates alone are printed, $7 what tells in a log why a program ended. Each line of a
+# content has a blank before it, so that none is taken for a heading. Keys and tokens of a kubeconfig do not leave
+# the host.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
@@ -82,6 +84,7 @@ section disks; room -Pk "$3"
 section inodes; room -Pi "$3"
 section sockets; [ ! -S /var/run/dockershim.sock ] || echo /var/run/dockershim.sock | show
 section addresses; ip -o addr show | show
+section links; ip -o link show | show
 pid=$(systemctl show -p MainPID --value kubelet)
 if [ "${pid:-0}" != 0 ]; then
   section cgroup; show <"/proc/$pid/cgroup"
@@ -94,7 +97,9 @@ section resolv; printf ' %s\n' "$resolv"; grep '^nameserver' "$resolv" | show
 section journal; timeout 5 journalctl -u kubelet -n 60 --no-pager -o short-unix --no-hostname | cut -c 1-600 | show
 for folder in /var/log/pods/kube-system_*/*/; do
   newest=$(ls -t "$folder" | grep '\.log$' | head -n 1)
-  [ -z "$newest" ] || { section "log:$folder"; tail -n 6 "$folder$newest" | cut -c 1-600 | show; }
+  [ -n "$newest" ] || continue
+  section "log:$folder"; tail -n 6 "$folder$newest" | cut -c 1-600 | show
+  section "told:$folder"; head -c 65536 "$folder$newest" | grep -m 8 -iE "$7" | cut -c 1-600 | show
 done
 section end
 """
@@ -166,6 +171,8 @@ class Look:
     """dockershim's, where it is: a kubelet until 1.23 that has docker for its runtime serves CRI itself."""
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of links, with their prefixes."""
+    mtu: int = 0
+    """The smallest of the links that are up; 0 where it is not known."""
     cgroups: Mapping[str, str] = field(default_factory=dict)
     """The kubelet's, by controller; version 2's one has the empty name."""
     command: tuple[str, ...] = ()
@@ -181,6 +188,8 @@ class Look:
     """Those of them that are younger than `RECENT`: what they complain of is likely to be so still."""
     logs: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """The last lines of containers in kube-system, by Pod and container."""
+    told: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Of their first lines those that may tell why they have ended."""
     complete: bool = False
     """Whether the script came to its end."""
 
@@ -247,6 +256,7 @@ def arguments(pki: str) -> tuple[str, ...]:
         pki,
         f"{MANIFESTS_DIR}/*.yaml {CNI_DIR}/*.conf {CNI_DIR}/*.conflist",
         KUBELET_CLIENT_CURRENT,
+        TELLING,
     )
 
 
@@ -274,6 +284,7 @@ def parse_look(text: str) -> Look:
         inodes=_disks(found.get("inodes", ())),
         sockets=tuple(found.get("sockets", ())),
         addresses=_addresses(found.get("addresses", ())),
+        mtu=_mtu(found.get("links", ())),
         cgroups=_cgroups(found.get("cgroup", ())),
         command=tuple(found.get("command", ())),
         systemd_cgroup=_systemd_cgroup(found.get("containerd", ())),
@@ -281,11 +292,8 @@ def parse_look(text: str) -> Look:
         nameservers=tuple(words[1] for line in resolv[1:] if len(words := line.split()) > 1),
         journal=tuple(text for _, text in journal),
         recent=tuple(text for at, text in journal if at and now - at <= RECENT.total_seconds()),
-        logs={
-            _log_name(name[4:]): tuple(map(log_text, lines))
-            for name, lines in found.items()
-            if name[:4] == "log:"
-        },
+        logs=logs_of(found, "log:"),
+        told=logs_of(found, "told:"),
         complete="end" in found,
     )
 
@@ -365,25 +373,14 @@ def _entry(line: str) -> tuple[float, str]:
     return (float(match[1]), match[2]) if match else (0.0, line)
 
 
+def _mtu(lines: Sequence[str]) -> int:
+    """`ip -o link` has a link a line, its flags in angle brackets."""
+    up = [line for line in lines if re.search(r"[<,]UP[,>]", line) and "LOOPBACK" not in line]
+    found = (re.search(r" mtu (\d+)", line) for line in up)
+    return min((int(one[1]) for one in found if one), default=0)
+
+
 def _systemd_cgroup(lines: Sequence[str]) -> bool | None:
     """`SystemdCgroup` is of runc's options, `systemd_cgroup` the older field of the whole plugin."""
     values = [line.partition("=")[2].strip() for line in lines]
     return None if not values else "true" in values
-
-
-def _log_name(folder: str) -> tuple[str, str]:
-    """Pod and container of `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/`."""
-    *_, pod, container = folder.strip("/").split("/")
-    return pod.split("_")[1] if pod.count("_") > 1 else pod, container
-
-
-def log_text(line: str) -> str:
-    """A line of a container's log without the time, stream and tag that the runtime has put before it (CRI's
-    format), or out of docker's JSON."""
-    match = re.match(r"\d{4}-\d\d-\d\dT\S+ (?:stdout|stderr) [FP] (.*)$", line)
-    if match:
-        return match[1]
-    if line.startswith('{"log":"'):
-        match = re.match(r'\{"log":"((?:[^"\\]|\\.)*)"', line)
-        return match[1].replace('\\"', '"').replace("\\n", "").replace("\\t", " ") if match else line
-    return line

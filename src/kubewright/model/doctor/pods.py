@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 
-from kubewright.model.doctor.facts import Container, DoctorFacts, NodeFacts
+from kubewright.model.doctor.facts import Container, DoctorFacts, Ended, NodeFacts
+from kubewright.model.doctor.logs import reasons
 from kubewright.model.objects import read_mapping
 from kubewright.model.reset import container_flags
 from kubewright.model.status import CONTROL_PLANE_PARTS
@@ -27,19 +28,29 @@ def flags(look_manifests: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def last_words(node: NodeFacts, container: str) -> tuple[str, ...]:
-    """How a container ended last, and what its log says at its end; the line that looks like the reason first."""
+    """How a container ended last, and what its log says of the reason.
+
+    Where it has ended, that is the first lines that tell one, for a usage may follow; else the last that seem to.
+    """
     lines: list[str] = []
+    newest: Ended | None = None
+    runs = node.runtime is not None and node.runtime.runs(container)
     if node.runtime is not None:
         ended = [one for one in node.runtime.of(container) if one.ended is not None]
         if ended:
-            newest = max(ended, key=_time)
-            lines.append(f"container {container}, attempt {newest.attempt}, {newest.ended}")
+            last = max(ended, key=_time)
+            newest = last.ended
+            lines.append(f"container {container}, attempt {last.attempt}, {newest}")
         elif node.runtime.answers and not node.runtime.of(container):
             lines.append(f"there is no container {container}")
     if node.look is not None:
         log = [line for line in node.look.log(container) if line.strip()]
         bad = [line for line in log if _BAD.search(line)]
-        lines += [f"{container}: {line}" for line in (bad or log)[-2:]]
+        told = next((lines for (_, name), lines in node.look.told.items() if name == container), ())
+        first = reasons(
+            told, short=newest is not None and newest.lasted is not None and newest.lasted < SHORT
+        )
+        lines += [f"{container}: {line}" for line in (not runs and first) or (bad or log)[-2:]]
     return tuple(lines)
 
 

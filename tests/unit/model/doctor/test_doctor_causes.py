@@ -26,6 +26,7 @@ from kubewright.model.doctor import (
     host,
     kubelet,
     network,
+    packets,
     runtime,
     selinux,
     service,
@@ -35,7 +36,7 @@ from kubewright.model.doctor.diagnose import DIAGNOSES, confirmed, diagnose
 from kubewright.model.doctor.facts import NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity, merged, worst
 
-MODULES = (certs, controlplane, dns, etcd, host, kubelet, network, runtime, selinux, service)
+MODULES = (certs, controlplane, dns, etcd, host, kubelet, network, packets, runtime, selinux, service)
 
 
 def finding(kind: str, *hosts: str, cause: str = "it is broken", **more: object) -> Finding:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kubewright.model.doctor.look import KUBELET_CONF, LOOK, SWAPS, arguments, log_text, parse_look
+from kubewright.model.doctor.logs import log_text
+from kubewright.model.doctor.look import KUBELET_CONF, LOOK, SWAPS, arguments, parse_look
 from kubewright.model.doctor.reserved import RESERVED, dead_reservations, parse_reserved
 from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH, KUBELET_DIR
