@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[str, bool]] = {
     "Job": ("jobs", True),
     "Lease": ("leases", True),
     "Namespace": ("namespaces", False),
+    "NetworkPolicy": ("networkpolicies", True),
     "Node": ("nodes", False),
     "Pod": ("pods", True),
     "ReplicaSet": ("replicasets", True),
