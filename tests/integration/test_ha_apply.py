@@ -291,9 +291,9 @@ def etcd_refused(cluster: HaCluster, name: str) -> Iterator[None]:
 def test_one_grows_to_three_though_one_was_cut_off(
     kubewright: Kubewright, machines: Lab, tmp_path: Path
 ) -> None:
-    """cp2 cannot reach etcd's members: that is refused before anything is done. Where the check is ignored, it is said
-    before cp2 is announced, cp3 comes all the same, and when the network is mended the next run brings cp2, too,
-    though its kubelet refuses etcd's Pod."""
+    """cp2 cannot reach etcd's members: that is refused before anything is done. Where this check is ignored, it is
+    told before cp2 is announced, cp3 comes all the same, and when the network is mended the next run brings cp2,
+    too, though its kubelet refuses etcd's Pod."""
     document = yaml.safe_load(machines.places.cluster_yaml.read_text())
     one = written(tmp_path / "one.yaml", document | {"hosts": document["hosts"][:1]})
     apply(kubewright, machines, one)
