@@ -19,14 +19,15 @@ from kubewright.lab.lab import Lab
 pytestmark = ON_MACHINES
 
 # Everything that `apply` would change, by its inode's change time, which cannot be set back; and what runs. The
-# processes of logins come and go; a shell that is ending shows as [sh].
+# processes of logins come and go; a shell that is ending shows as [sh], and any program as defunct.
 LOOK = r"""
 find /etc /usr/local /opt /root /var/lib/kubelet /var/lib/cni /var/lib/etcd \
     -xdev -printf '%p %y %m %U:%G %s %C@\n' 2>/dev/null | sort
 ls /var/lib /var/lib/containerd | sort
 sysctl -n net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables 2>/dev/null
 ctr -n k8s.io images ls -q
-ps -eo pid=,lstart=,args= | grep -Ev 'sshd|ps -eo|sh -c|\[sh\]|grep|sort|systemd --user|\(sd-pam\)' | sort
+ps -eo pid=,lstart=,args= | grep -Ev 'sshd|ps -eo|sh -c|\[sh\]|<defunct>|grep|sort|systemd --user|\(sd-pam\)' |
+  sort
 """
 
 
