@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from kubewright.model.facts import ARCHITECTURES, HostFacts
 from kubewright.model.own_network import OWN_ROUTES
+from kubewright.model.sections import sections
 
 RESOLVED = "/run/systemd/resolve/resolv.conf"
 
@@ -61,7 +62,7 @@ _POD_LINK = re.compile(r"(cni|cbr|flannel|cali|cilium|weave|kube-|tunl|vxlan\.ca
 
 def parse_facts(text: str) -> HostFacts:
     """Facts out of what `FACTS` printed. Anything that a host lacks is empty or 0."""
-    found = _sections(text)
+    found = sections(text)
     release = _release(found.get("os", ""))
     addresses = list(_addresses(found.get("addresses", "")))
     if addresses:
@@ -100,11 +101,6 @@ def parse_facts(text: str) -> HostFacts:
 
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-
-
-def _sections(text: str) -> dict[str, str]:
-    parts = re.split(r"(?:\A|\n)@@ (\w+)\n", text)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _rows(text: str) -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kubewright.model.backup import BACKUPS
 from kubewright.model.kubeconfig import KUBELET_PKI_DIR
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH
+from kubewright.model.sections import sections
 
 ETCD_AUTHORITY = "etcd/ca"
 AUTHORITY_KEYS = ("ca.key", "front-proxy-ca.key", f"{ETCD_AUTHORITY}.key", "sa.key")
@@ -96,8 +97,7 @@ def arguments(name: str, paths: Sequence[str], data_dir: str) -> tuple[str, str,
 
 def parse_look(text: str) -> HostSeen:
     """What `LOOK` printed. What the host does not say is empty."""
-    parts = re.split(r"(?:\A|\n)@@ (\w+)\n", text)
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    found = sections(text)
     sizes = [line.split(None, 1)[0] for line in found.get("copied", "").splitlines() if line.strip()]
     # POSIX's df -P: file system, size, used, available, capacity, mount point. The first may have blanks.
     rooms = re.findall(r"\s\d+\s+\d+\s+(-?\d+)\s+\S+\s+(/.*)$", found.get("free", ""), re.MULTILINE)

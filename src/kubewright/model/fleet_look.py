@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from kubewright.model.sections import sections
+
 # $1 are modules, each with the kernel's option for it (ip_vs:IP_VS), $2 sockets, $3 files below /proc/sys.
 FLEET_LOOK = r"""
 exec 2>/dev/null
@@ -72,8 +74,7 @@ def ipvs_modules(scheduler: str = "") -> dict[str, str]:
 
 def parse_fleet_look(text: str) -> FleetLook:
     """What `FLEET_LOOK` printed."""
-    parts = re.split(r"(?:\A|\n)@@ (\w+)\n", text)
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    found = sections(text)
     selinux = found.get("selinux", "")
     config = re.search(r"^\s*SELINUX=(\w+)", selinux, re.MULTILINE)
     return FleetLook(

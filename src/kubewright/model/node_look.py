@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kubewright.model.sections import sections
+
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 # $1 are paths, a line each, because a user's may have blanks. $2 to $5 are lists with a space between: programs,
@@ -81,8 +83,7 @@ class NodeLook:
 
 def parse_look(text: str) -> NodeLook:
     """What `LOOK` printed."""
-    parts = re.split(r"(?:\A|\n)@@ (\w+)\n", text)
-    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    found = sections(text)
     paths = [line.split(" ", 1) for line in found.get("paths", "").splitlines() if " " in line]
     units = [line.split() for line in found.get("units", "").splitlines() if line]
     version = re.search(r"v\d+\.\d+\.\d+\S*", found.get("kubelet", ""))
