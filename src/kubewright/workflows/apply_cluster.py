@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kubewright.clients.kube import KubeClient
 from kubewright.model import kubeconfig, stored
+from kubewright.model.manifests import API_SERVER, manifest_path
 from kubewright.model.own_network import OWN_CNI_FILE
 from kubewright.phases.controllers import ControllersUp
 from kubewright.phases.gone import GoneNodes
@@ -70,7 +71,9 @@ class Cluster:
         network = OWN_CNI_FILE if run.want.has_network else ""
         async with asyncio.TaskGroup() as group:
             for node in run.planes:
-                group.create_task(run.do(StaticPodsReported(node, kube, network=network)))
+                # A Pod whose manifest was changed is away for a moment, and its kubelet need not be told.
+                if not run.has_updated(node, manifest_path(API_SERVER)):
+                    group.create_task(run.do(StaticPodsReported(node, kube, network=network)))
             for node in run.joined if network else ():
                 group.create_task(run.do(NetworkReported(node, kube, network=network)))
         if run.want.has_network:

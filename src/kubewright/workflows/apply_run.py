@@ -153,6 +153,13 @@ class ApplyRun:
             self.outcome.changes += changes
         return changes
 
+    def has_updated(self, node: Node, path: str) -> bool:
+        """Whether this run has changed a file that was on a host."""
+        return any(
+            (one.action, one.target, one.host) == (Action.UPDATE, path, node.name)
+            for one in self.outcome.changes
+        )
+
     # -- any host ---------------------------------------------------------------------------------------------
 
     async def prepare(self, node: Node) -> bool:

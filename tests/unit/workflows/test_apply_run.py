@@ -52,3 +52,12 @@ async def test_a_plan_for_a_new_cluster_names_the_proxies() -> None:
     found.ca, found.endpoint = no_ca, SimpleNamespace(hosts=[host])
     await ApplyRun.proxy(found, host)
     assert found.outcome.changes == [Change(Action.RUN, "set up the endpoint's proxy", "lb1")]
+
+
+async def test_a_manifest_that_a_run_has_changed_is_known() -> None:
+    """Its Pod is away for a moment then, and its kubelet is not restarted for that."""
+    found, node = run(dry=False), cast(Any, SimpleNamespace(name="lb1"))
+    await ApplyRun.do(found, Both())
+    assert ApplyRun.has_updated(found, node, "/etc/x")
+    assert not ApplyRun.has_updated(found, node, "/etc/y")
+    assert not ApplyRun.has_updated(found, cast(Any, SimpleNamespace(name="lb2")), "/etc/x")
