@@ -134,20 +134,25 @@ def ca_hash(lab: Lab) -> str:
     return f"sha256:{digest.strip()}"
 
 
-def etcd_members(lab: Lab) -> str:
-    """What etcdctl says of the members, by the etcd of cp1.
+ETCDCTL = """
+etcdctl() {
+  for id in $(ctr -n k8s.io tasks ls | awk '$3 == "RUNNING" {print $1}'); do
+    ctr -n k8s.io containers info "$id" | grep -q '"io.kubernetes.container.name": "etcd"' && break
+  done
+  p=/etc/kubernetes/pki/etcd
+  url=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml)
+  ctr -n k8s.io task exec --exec-id "test-$$-$(date +%N)" "$id" etcdctl --endpoints="$url" \\
+    --cacert=$p/ca.crt --cert=$p/server.crt --key=$p/server.key "$@"
+}
+"""
+"""A shell function: etcdctl in the container of a control plane's etcd, whether or not the API knows its Pod, which
+may be another one for up to a minute after its manifest was changed."""
 
-    The Pod of a static one that has changed is another one, of which the API knows a moment later.
-    """
-    pki_dir = "/etc/kubernetes/pki/etcd"
-    return on(
-        lab, "cp1",
-        "for n in $(seq 30); do "
-        "url=$(sed -n 's/.*--listen-client-urls=\\([^,]*\\).*/\\1/p' /etc/kubernetes/manifests/etcd.yaml); "
-        f"{KUBECTL} -n kube-system exec etcd-cp1 -- etcdctl --endpoints=$url "
-        f"--cacert={pki_dir}/ca.crt --cert={pki_dir}/server.crt --key={pki_dir}/server.key member list && exit; "
-        "sleep 1; done; exit 1",
-    )  # fmt: skip
+
+def etcd_members(lab: Lab) -> str:
+    """What etcdctl says of the members, by the etcd of cp1."""
+    script = f"{ETCDCTL} for n in $(seq 30); do etcdctl member list && exit; sleep 1; done; exit 1"
+    return on(lab, "cp1", script)
 
 
 def api_endpoints(lab: Lab) -> dict[str, Any]:

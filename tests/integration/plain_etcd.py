@@ -6,20 +6,12 @@ from typing import Any
 
 import yaml
 from cluster_fixtures import on, until_on, write
-from kubeadm_machines import KUBECTL
+from kubeadm_machines import ETCDCTL, KUBECTL
 
 from kubewright.lab.lab import Lab
 
 ETCD, API_SERVER = (f"/etc/kubernetes/manifests/{name}.yaml" for name in ("etcd", "kube-apiserver"))
-PKI = "/etc/kubernetes/pki"
-_UPDATE = f"""
-for id in $(ctr -n k8s.io tasks ls -q); do
-  ctr -n k8s.io containers info "$id" | grep -q '"io.kubernetes.container.name": "etcd"' && break
-done
-etcdctl() {{
-  ctr -n k8s.io task exec --exec-id "test-$$-$1-$2" "$id" etcdctl --endpoints=https://127.0.0.1:2379 \\
-    --cacert={PKI}/etcd/ca.crt --cert={PKI}/etcd/server.crt --key={PKI}/etcd/server.key "$@"
-}}
+_UPDATE = f"""{ETCDCTL}
 member=$(etcdctl member list | cut -d, -f1)
 etcdctl member update "$member" --peer-urls=http://127.0.0.1:2380
 """
