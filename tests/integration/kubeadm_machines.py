@@ -145,8 +145,8 @@ etcdctl() {
     --cacert=$p/ca.crt --cert=$p/server.crt --key=$p/server.key "$@"
 }
 """
-"""A shell function: etcdctl in the container of a control plane's etcd, whether or not the API knows its Pod, which
-may be another one for up to a minute after its manifest was changed."""
+"""A shell function: etcdctl in the container of a control plane's etcd, whether or not the API knows its Pod, of
+which it is told up to a minute after the manifest was changed."""
 
 
 def etcd_members(lab: Lab) -> str:
