@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from kubewright.hosts.host import Host
+from kubewright.model.go_stacks import STACKS, TAIL
 
 # Properties by their names: without them systemctl prints values in an order of its own.
 _SCRIPT = """
 systemctl show -p LoadState -p ActiveState -p SubState -p Result "$1"
 echo @@
-journalctl -u "$1" -n "$2" --no-pager -o cat
+journalctl -u "$1" -n "$4" --no-pager -o cat | grep -vE -e "$3" | tail -n "$2"
 """
 
 
@@ -17,7 +18,7 @@ async def unit_lines(host: Host, unit: str, lines: int, *, of_failure: bool = Fa
 
     With `of_failure` the lines are left out where the unit was stopped, or never started: they are older.
     """
-    done = await host.shell(_SCRIPT, unit, str(lines), check=False, timeout=15)
+    done = await host.shell(_SCRIPT, unit, str(lines), STACKS, str(TAIL), check=False, timeout=15)
     shown, _, journal = done.stdout.decode(errors="replace").partition("@@\n")
     state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     stopped = state.get("ActiveState") == "inactive" and state.get("Result") == "success"

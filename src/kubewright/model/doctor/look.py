@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kubewright.model.doctor.logs import TELLING, logs_of
 from kubewright.model.etcd_unit import UNIT as ETCD_UNIT
 from kubewright.model.facts import ARCHITECTURES
+from kubewright.model.go_stacks import STACKS, TAIL
 from kubewright.model.kubeconfig import KUBELET, KUBELET_CLIENT_CURRENT, KUBERNETES_DIR
 from kubewright.model.kubelet import CONFIG_PATH, FLAGS_PATH, INSTANCE_CONFIG_PATH, KUBELET_DIR
 from kubewright.model.manifests import MANIFESTS_DIR
@@ -56,9 +57,9 @@ _FILES = (
 )
 
 # $1 are files, a line each, $2 units, $3 places, $4 the directory of certificates, $5 patterns of more files, $6
-# files of which the certificates alone are printed, $7 what tells in a log why a program ended. Each line of a
-# content has a blank before it, so that none is taken for a heading. Keys and tokens of a kubeconfig do not leave
-# the host.
+# files of which the certificates alone are printed, $7 what tells in a log why a program ended, $8 and $9
+# how many lines of the kubelet's are looked through, and which of them tell nothing. Each line of a content has a
+# blank before it, so that none is taken for a heading. Keys and tokens of a kubeconfig do not leave the host.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
@@ -94,7 +95,9 @@ resolv=$(sed -n 's/^resolvConf: *//p' /var/lib/kubelet/config.yaml | tr -d '"')
 resolv=${resolv:-/etc/resolv.conf}
 section containerd; grep -E '^ *(SystemdCgroup|systemd_cgroup) *=' /etc/containerd/config.toml | show
 section resolv; printf ' %s\n' "$resolv"; grep '^nameserver' "$resolv" | show
-section journal; timeout 5 journalctl -u kubelet -n 60 --no-pager -o short-unix --no-hostname | cut -c 1-600 | show
+section journal
+timeout 5 journalctl -u kubelet -n "$8" --no-pager -o short-unix --no-hostname | grep -vE -e "$9" | tail -n 60 |
+  cut -c 1-600 | show
 for folder in /var/log/pods/kube-system_*/*/; do
   newest=$(ls -t "$folder" | grep '\.log$' | head -n 1)
   [ -n "$newest" ] || continue
@@ -257,6 +260,8 @@ def arguments(pki: str) -> tuple[str, ...]:
         f"{MANIFESTS_DIR}/*.yaml {CNI_DIR}/*.conf {CNI_DIR}/*.conflist",
         KUBELET_CLIENT_CURRENT,
         TELLING,
+        str(TAIL),
+        STACKS,
     )
 
 

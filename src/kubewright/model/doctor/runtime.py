@@ -58,7 +58,9 @@ def exec_format(facts: DoctorFacts) -> Iterator[Finding]:
                 seen += [f"{pod}/{container}: {line}" for line in lines if _EXEC in line.lower()]
         stopped = look.kubelet is not None and look.kubelet.active != "active"
         lines = look.journal[-10:] if stopped else look.recent
-        seen = seen or [f"kubelet: {line}" for line in lines if _EXEC in line.lower()][-2:]
+        # Of its own program another finding tells: the kubelet does not run.
+        said = [line for line in lines if _EXEC in line.lower() and "kubelet.service:" not in line]
+        seen = seen or [f"kubelet: {line}" for line in said[-2:]]
         if seen:
             images = _images(node, look.machine, seen)
             yield Finding(
