@@ -285,18 +285,23 @@ def cgroup_driver(facts: DoctorFacts) -> Iterator[Finding]:
 
 
 def resolv_loop(facts: DoctorFacts) -> Iterator[Finding]:
-    """A resolv.conf for Pods that names the host itself: cluster DNS then asks itself (P18)."""
+    """A resolv.conf for Pods that names the host itself, or cluster DNS, which then asks itself (P18)."""
     for node, look in facts.looks():
         own = [one for one in look.nameservers if one.startswith("127.") or one == "::1"]
-        if look.joined and own and look.kubelet_config.get("resolvConf") != "":
+        served = look.kubelet_config.get("clusterDNS")
+        circle = [one for one in look.nameservers if isinstance(served, list) and one in served]
+        if look.joined and (own or circle) and look.kubelet_config.get("resolvConf") != "":
             yield Finding(
                 "resolv-loop",
                 Severity.WARNING,
-                "the resolv.conf that Pods are given names a loopback address",
+                f"the resolv.conf that Pods are given names {'a loopback address' if own else 'cluster DNS'}",
                 hosts=(node.name,),
                 pitfall="P18",
-                evidence=(f"{look.resolv_path}: {', '.join(f'nameserver {one}' for one in own)}",),
-                breaks="cluster DNS on this node asks itself: CoreDNS ends with a loop",
+                evidence=(
+                    f"{look.resolv_path}: {', '.join(f'nameserver {one}' for one in (*own, *circle))}",
+                ),
+                breaks="cluster DNS on this node asks itself: CoreDNS ends with a loop, another resolves no name "
+                "of the world",
                 mend=(
                     f"set resolvConf in {CONFIG_PATH} to a file without it: /run/systemd/resolve/resolv.conf",
                     "systemctl restart kubelet",

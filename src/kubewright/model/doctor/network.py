@@ -19,6 +19,7 @@ REMOVE_BRIDGE = "remove-bridge"
 """The fix that removes a bridge of an older pod network."""
 _MANY = 10
 _FEW_LEFT = 5
+_AGAIN = 2
 _NETWORKS = re.compile(r"flannel|calico|cilium|weave|canal|antrea|kube-router|kubewright-network")
 
 
@@ -183,7 +184,9 @@ def daemon_pods(facts: DoctorFacts) -> Iterator[Finding]:
             if pod is None:
                 if why := _kept_off(item, node):
                     yield _missing(name, title, why, network)
-            elif node_status(node, facts.now).ready and facts.settled(pod) and (trouble := pod_trouble(pod)):
+            elif not node_status(node, facts.now).ready or not (facts.settled(pod) or _fails(pod)):
+                continue
+            elif trouble := pod_trouble(pod):
                 yield _ill(facts.node(title), name, title, f"{pod['metadata']['name']}: {trouble}", network)
 
 
@@ -214,6 +217,12 @@ def _ill(node: NodeFacts | None, name: str, title: str, trouble: str, network: b
         else "services change, and this node does not follow: their addresses cannot be reached from here",
         mend=(f"kubectl -n {SYSTEM} logs daemonset/{name}",),
     )
+
+
+def _fails(pod: Mapping[str, Any]) -> bool:
+    """Whether a young Pod has been started again already."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any(one.get("restartCount", 0) >= _AGAIN for one in statuses)
 
 
 def _owned(pod: Mapping[str, Any], name: str) -> bool:

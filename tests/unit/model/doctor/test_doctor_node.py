@@ -425,6 +425,16 @@ def test_a_proxy_that_does_not_run_is_named_with_its_state() -> None:
     assert "CrashLoopBackOff" in found.evidence[0]
 
 
+@pytest.mark.parametrize(("restarts", "expected"), [(1, []), (2, [("proxy-down", ("w1",))])])
+def test_a_young_pod_is_named_once_it_has_failed_twice(restarts: int, expected: list[object]) -> None:
+    young = pod("kube-proxy-w1", "w1", owner="kube-proxy", state={"waiting": {"reason": "CrashLoopBackOff"}})
+    young["metadata"]["creationTimestamp"] = f"{NOW - timedelta(seconds=9):%Y-%m-%dT%H:%M:%SZ}"
+    young["status"]["containerStatuses"][0]["restartCount"] = restarts
+    assert (
+        kinds(facts(objects=replace(objects(), pods=[*without_pods("kube-proxy", "w1"), young]))) == expected
+    )
+
+
 # -- services and DNS ---------------------------------------------------------------------------------------------
 
 
@@ -465,6 +475,14 @@ def test_a_loop_of_coredns_is_read_from_its_log(line: str) -> None:
         )
     )
     assert (found.kind, found.pitfall) == ("dns-loop", "P18")
+
+
+def test_a_resolv_conf_that_names_cluster_dns_is_a_circle_too() -> None:
+    found = only(
+        facts([with_files("w1", config(clusterDNS=["10.96.0.10"]), nameservers=("10.96.0.10", "192.0.2.53"))])
+    )
+    assert (found.kind, found.evidence) == ("resolv-loop", ("/etc/resolv.conf: nameserver 10.96.0.10",))
+    assert found.cause.endswith("names cluster DNS")
 
 
 def test_a_loop_that_a_resolv_conf_explains_is_one_finding() -> None:
