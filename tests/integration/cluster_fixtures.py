@@ -35,12 +35,14 @@ OURS = tuple(
     for name in (
         "cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset", "faults", "ha",
         "endpoint", "etcd", "status", "three", "grown", "adopted", "converted", "own", "moved", "fit",
+        "refused", "doctor",
     )
 )  # fmt: skip
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 (
     CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET, FAULTS, HA, ENDPOINT, ETCD, STATUS,
     THREE, GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED, FIT,
+    REFUSED, DOCTOR,
 ) = OURS  # fmt: skip
 
 ON_MACHINES = [
