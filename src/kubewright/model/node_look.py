@@ -12,7 +12,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https
 
 # $1 are paths, a line each, because a user's may have blanks. $2 to $5 are lists with a space between: programs,
 # units, files to read, and kernel options with a bar between; $6 is the node's name. $7 are modules, each with the
-# kernel's option for it (ip_vs:IP_VS).
+# kernel's option for it (ip_vs:IP_VS). The kernel ends /sys/fs/selinux/enforce without a newline.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
@@ -54,7 +54,7 @@ for pair in $7; do
   elif { zcat /proc/config.gz || cat "/boot/config-$release"; } | grep -q "^$option=y"; then echo "$name builtin"
   fi
 done
-section selinux; cat /sys/fs/selinux/enforce; grep -E '^[[:space:]]*SELINUX=' /etc/selinux/config
+section selinux; cat /sys/fs/selinux/enforce; echo; grep -E '^[[:space:]]*SELINUX=' /etc/selinux/config
 """
 
 

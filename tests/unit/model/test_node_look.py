@@ -63,7 +63,9 @@ def test_a_module_may_be_built_in_or_a_file_compressed_or_not(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("enforce", "config", "found"),
     [
+        ("1", "# SELINUX=disabled\nSELINUX=enforcing\nSELINUXTYPE=targeted\n", (True, "enforcing")),
         ("1", None, (True, "")),
+        ("0", " SELINUX=Permissive\n", (False, "permissive")),
         (None, "SELINUX=disabled\n", (False, "disabled")),
         (None, None, (False, "")),
     ],
@@ -71,6 +73,7 @@ def test_a_module_may_be_built_in_or_a_file_compressed_or_not(tmp_path: Path) ->
 def test_selinux_mode_now_and_after_a_restart(
     tmp_path: Path, enforce: str | None, config: str | None, found: tuple[bool, str]
 ) -> None:
+    """The kernel ends its file without a newline."""
     for path, text in (("fs/enforce", enforce), ("etc/config", config)):
         if text is not None:
             (tmp_path / path).parent.mkdir()
