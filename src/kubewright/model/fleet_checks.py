@@ -8,26 +8,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
 
 from kubewright.errors import ExitCode
 from kubewright.model import hostfiles
 from kubewright.model.config.cluster import ClusterSpec, HostSpec
 from kubewright.model.etcd_unit import UNIT_PATH
 from kubewright.model.facts import HostFacts
-from kubewright.model.fleet_look import FleetLook, ipvs_modules
+from kubewright.model.fleet_look import FleetLook
 from kubewright.model.fleet_ports import own_ports
+from kubewright.model.kernel_modules import BRIDGE, proxy_modules
 from kubewright.model.kubelet import CONTAINERD_SOCKET
 from kubewright.model.loadbalancer import DIRECTORY as ENDPOINT_DIRECTORY
 from kubewright.model.node import is_address
-from kubewright.model.node_checks import check_node, name_findings
+from kubewright.model.node_checks import (
+    IPVS_CHECK,
+    check_node,
+    ipvs_findings,
+    name_findings,
+    selinux_findings,
+)
 from kubewright.model.node_look import NodeLook
 from kubewright.model.node_preflight import BRIDGE_FILTER, CheckFinding, NodeChecks
 from kubewright.model.preflight import Belonging, Finding, Fix
 from kubewright.model.versions import VersionFacts
 
-IPVS_CHECK = "RequiredIPVSKernelModulesAvailable"
-"""kubeadm's name for it, until 1.15."""
+IPVS_FIELD = "kubeProxyConfiguration.mode"
+"""Where cluster.yaml asks for IPVS."""
 MARKS = (UNIT_PATH, ENDPOINT_DIRECTORY)
 """What shows that a host which is no Node is in the cluster: a member of etcd, a proxy of the endpoint."""
 SETTINGS = tuple(hostfiles.sysctl_path(name) for name in hostfiles.SYSCTLS)
@@ -41,7 +48,11 @@ def is_new(belonging: Belonging, look: NodeLook) -> bool:
 def node_checks(spec: ClusterSpec, host: HostSpec, facts: VersionFacts) -> NodeChecks:
     """What is asked of a new host by kubeadm's names. (`check_host` has its size, and swap.)"""
     ports = tuple(own_ports(spec, host))
-    return NodeChecks("apply", host.name, system=host.is_node, facts=facts, ports=ports, absent_files=MARKS)
+    ipvs = wanted_modules(spec)
+    return NodeChecks(
+        "apply", host.name, system=host.is_node, facts=facts, ports=ports, absent_files=MARKS,
+        modules=BRIDGE | ipvs, ipvs=tuple(ipvs),
+    )  # fmt: skip
 
 
 def check_new_host(
@@ -64,10 +75,10 @@ def check_new_host(
     found += name_findings(host.name, look)
     return [
         *(_of(host, one) for one in found),
-        *_selinux(host, seen),
-        *_ipvs(spec, host, seen),
+        *_selinux(host, look),
+        *(_of(host, one) for one in ipvs_findings(checks.ipvs, look, field=IPVS_FIELD)),
         *_runtimes(host, seen),
-        *_bridge(host, seen, version),
+        *_bridge(host, look, seen, version),
         *_address(host, facts),
     ]
 
@@ -76,41 +87,16 @@ def _of(host: HostSpec, one: CheckFinding) -> Finding:
     return Finding(host.name, one.message, one.hint, check=one.check, error=one.error, evidence=one.details)
 
 
-def _selinux(host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
-    if seen.selinux_enforcing:
-        said = f"/etc/selinux/config says SELINUX={seen.selinux_config}" if seen.selinux_config else ""
-        yield Finding(
-            host.name,
-            "SELinux is enforcing (P50): without a policy of their own, static Pods may not read /etc/kubernetes, "
-            "nor etcd write its data",
-            "setenforce 0, and SELINUX=permissive in /etc/selinux/config; `kubewright preflight --fix` does both",
-            check="SELinux", evidence=(said,) if said else (), fix=Fix.SELINUX,
-        )  # fmt: skip
-
-
-def wants_ipvs(spec: ClusterSpec) -> bool:
-    """Whether kube-proxy is to use IPVS."""
-    return spec.kube_proxy_configuration.get("mode") == "ipvs"
+def _selinux(host: HostSpec, look: NodeLook) -> Iterator[Finding]:
+    """As `init` has it, and who mends it."""
+    for one in selinux_findings(look):
+        hint = f"{one.hint}; `kubewright preflight --fix` does both"
+        yield replace(_of(host, one), hint=hint, fix=Fix.SELINUX)
 
 
 def wanted_modules(spec: ClusterSpec) -> dict[str, str]:
     """The modules that IPVS needs, with its scheduler's; none where it is not asked for."""
-    if not wants_ipvs(spec):
-        return {}
-    settings: Any = spec.kube_proxy_configuration.get("ipvs")
-    scheduler = settings.get("scheduler") if isinstance(settings, Mapping) else ""
-    return ipvs_modules(scheduler if isinstance(scheduler, str) else "")
-
-
-def _ipvs(spec: ClusterSpec, host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
-    missing = [name for name in wanted_modules(spec) if name not in seen.modules]
-    if missing:
-        yield Finding(
-            host.name,
-            f"kubeProxyConfiguration.mode is ipvs, and the kernel has no {', '.join(missing)} (P17)",
-            "install the kernel's modules (Ubuntu: linux-modules-extra-$(uname -r)), or use the mode iptables",
-            check=IPVS_CHECK, evidence=("neither built in, nor loaded, nor a file below /lib/modules",),
-        )  # fmt: skip
+    return proxy_modules(spec.kube_proxy_configuration)
 
 
 def _runtimes(host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
@@ -123,11 +109,11 @@ def _runtimes(host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _bridge(host: HostSpec, seen: FleetLook, version: VersionFacts) -> Iterator[Finding]:
+def _bridge(host: HostSpec, look: NodeLook, seen: FleetLook, version: VersionFacts) -> Iterator[Finding]:
     if (
         version.bridge_filter_checked
         and not seen.settings.get(BRIDGE_FILTER)
-        and "br_netfilter" not in seen.modules
+        and "br_netfilter" not in look.modules
     ):
         yield Finding(
             host.name, f"{BRIDGE_FILTER} does not exist, and the kernel has no module br_netfilter (P46)",
@@ -149,14 +135,14 @@ def _address(host: HostSpec, facts: HostFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def check_settings(spec: ClusterSpec, host: HostSpec, seen: FleetLook) -> Iterator[Finding]:
+def check_settings(spec: ClusterSpec, host: HostSpec, look: NodeLook, seen: FleetLook) -> Iterator[Finding]:
     """Kernel settings (P46) and IPVS' modules (P17) that are not what a node needs. `apply` makes them so: no
     reason to refuse."""
     if not host.is_node:
         return
-    if missing := [name for name in wanted_modules(spec) if seen.modules.get(name) == "module"]:
+    if missing := [name for name in wanted_modules(spec) if look.modules.get(name) == "module"]:
         yield Finding(
-            host.name, f"kubeProxyConfiguration.mode is ipvs, and nobody has loaded {', '.join(missing)} (P17)",
+            host.name, f"{IPVS_FIELD} is ipvs, and nobody has loaded {', '.join(missing)} (P17)",
             "`apply` loads them; `kubewright preflight --fix` does so now", check=IPVS_CHECK, error=False,
             fix=Fix.KERNEL,
         )  # fmt: skip

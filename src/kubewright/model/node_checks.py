@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from kubewright.model.facts import HostFacts
 from kubewright.model.node_look import NodeLook
@@ -42,6 +42,8 @@ _CGROUPS_V1 = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids
 _CGROUPS_V2 = ("cpu", "cpuset", "memory", "pids")
 """Without devices and freezer, which the kernel always has and does not list."""
 _OLDEST_KERNEL = (3, 10)
+IPVS_CHECK = "RequiredIPVSKernelModulesAvailable"
+"""kubeadm's name for it, until 1.15."""
 PROGRAMS = tuple(_PACKAGES)
 """All that any version asks for."""
 
@@ -167,6 +169,8 @@ def _machine(checks: NodeChecks, host: HostFacts, look: NodeLook) -> Iterator[Ch
                 f"apt-get install {_PACKAGES[program]}, or what your system calls it", error=program in needed,
             )  # fmt: skip
     yield from name_findings(checks.node_name, look)
+    yield from selinux_findings(look)
+    yield from ipvs_findings(checks.ipvs, look)
     yield from _kubelet(checks, look)
 
 
@@ -182,6 +186,32 @@ def name_findings(name: str, look: NodeLook) -> Iterator[CheckFinding]:
         yield CheckFinding(
             "Hostname", f"the name {name} resolves to {', '.join(found)}, where only this host is reached (P14)",
             mend, error=False,
+        )  # fmt: skip
+
+
+def selinux_findings(look: NodeLook) -> Iterator[CheckFinding]:
+    """SELinux: whether it enforces (P50)."""
+    if look.selinux_enforcing:
+        said = f"/etc/selinux/config says SELINUX={look.selinux_config}" if look.selinux_config else ""
+        yield CheckFinding(
+            "SELinux",
+            "SELinux is enforcing (P50): without a policy of their own, static Pods may not read /etc/kubernetes, "
+            "nor etcd write its data",
+            "setenforce 0, and SELINUX=permissive in /etc/selinux/config",
+            details=(said,) if said else (),
+        )
+
+
+def ipvs_findings(
+    needed: Collection[str], look: NodeLook, *, field: str = "mode in KubeProxyConfiguration"
+) -> Iterator[CheckFinding]:
+    """Whether the kernel has the modules that IPVS needs (P17). `field` is where the user asked for it."""
+    missing = [name for name in needed if name not in look.modules]
+    if missing:
+        yield CheckFinding(
+            IPVS_CHECK, f"{field} is ipvs, and the kernel has no {', '.join(missing)} (P17)",
+            "install the kernel's modules (Ubuntu: linux-modules-extra-$(uname -r)), or use the mode iptables",
+            details=("neither built in, nor loaded, nor a file below /lib/modules",),
         )  # fmt: skip
 
 

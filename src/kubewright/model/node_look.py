@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kubewright.model.sections import sections
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 # $1 are paths, a line each, because a user's may have blanks. $2 to $5 are lists with a space between: programs,
-# units, files to read, and kernel options with a bar between; $6 is the node's name.
+# units, files to read, and kernel options with a bar between; $6 is the node's name. $7 are modules, each with the
+# kernel's option for it (ip_vs:IP_VS). The kernel ends /sys/fs/selinux/enforce without a newline.
 LOOK = r"""
 exec 2>/dev/null
 LC_ALL=C; export LC_ALL
@@ -44,6 +45,16 @@ for file in /proc/config.gz "/boot/config-$release" "/usr/lib/modules/$release/c
     break
   fi
 done
+section modules
+for pair in $7; do
+  name=${pair%%:*}; option=CONFIG_${pair#*:}; file=$(echo "$name" | sed 's/_/[_-]/g')
+  if [ -d "/sys/module/$name" ] || grep -q "^$name " /proc/modules; then echo "$name loaded"
+  elif grep -qE "/$file\.ko$" "/lib/modules/$release/modules.builtin"; then echo "$name builtin"
+  elif [ -n "$(find -L "/lib/modules/$release" -type f -name "$file.ko*" | head -n 1)" ]; then echo "$name module"
+  elif { zcat /proc/config.gz || cat "/boot/config-$release"; } | grep -q "^$option=y"; then echo "$name builtin"
+  fi
+done
+section selinux; cat /sys/fs/selinux/enforce; echo; grep -E '^[[:space:]]*SELINUX=' /etc/selinux/config
 """
 
 
@@ -79,6 +90,11 @@ class NodeLook:
     cgroups: frozenset[str]
     kernel_config: Mapping[str, str] | None
     """The kernel options asked for, without CONFIG_, with `y` or `m`; None where the host does not say."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Of the modules asked for, those that the kernel has: `loaded`, `builtin`, or `module` for a file."""
+    selinux_enforcing: bool = False
+    selinux_config: str = ""
+    """What /etc/selinux/config says: `enforcing`, `permissive`, `disabled`, or nothing."""
 
 
 def parse_look(text: str) -> NodeLook:
@@ -89,6 +105,9 @@ def parse_look(text: str) -> NodeLook:
     version = re.search(r"v\d+\.\d+\.\d+\S*", found.get("kubelet", ""))
     kernel = found.get("kernel", "").split()
     proxies = [line.partition("=") for line in found.get("proxies", "").splitlines()]
+    modules = [line.partition(" ") for line in found.get("modules", "").splitlines()]
+    selinux = found.get("selinux", "")
+    mode = re.search(r"^\s*SELINUX=(\w+)", selinux, re.MULTILINE)
     return NodeLook(
         listening=parse_listening(found.get("listening", "")),
         existing=frozenset(path for kind, path in paths if kind == "exists"),
@@ -116,6 +135,9 @@ def parse_look(text: str) -> NodeLook:
         }
         if kernel[:1] == ["found"]
         else None,
+        modules={name: state for name, _, state in modules if name},
+        selinux_enforcing=selinux.lstrip().startswith("1"),
+        selinux_config=mode[1].lower() if mode else "",
     )  # fmt: skip
 
 

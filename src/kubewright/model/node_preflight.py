@@ -6,8 +6,9 @@ The names and what they demand are those of kubeadm (cmd/kubeadm/app/preflight i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kubewright.errors import ConfigError, ExitCode
 from kubewright.model.config.kubeadm_nodes import (
@@ -16,6 +17,7 @@ from kubewright.model.config.kubeadm_nodes import (
     NodeRegistrationOptions,
 )
 from kubewright.model.config.kubeadm_types import ClusterConfiguration
+from kubewright.model.kernel_modules import proxy_modules
 from kubewright.model.node import is_address, split_endpoint
 from kubewright.model.versions import VersionFacts, image_references
 
@@ -87,6 +89,10 @@ class NodeChecks:
     """Paths and the check's name for each."""
     settings: tuple[str, ...] = ()
     """Files below /proc/sys that must hold 1."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Modules of the kernel that are looked for, with the kernel's option for each."""
+    ipvs: tuple[str, ...] = ()
+    """Of these, what kube-proxy's mode ipvs needs (P17)."""
     proxy_hosts: tuple[str, ...] = ()
     proxy_subnets: tuple[str, ...] = ()
     advertise_address: str = ""
@@ -170,14 +176,19 @@ def for_init(
     cluster: ClusterConfiguration,
     facts: VersionFacts,
     *,
+    kube_proxy: Mapping[str, Any],
     fail_swap_on: bool = True,
     address_is_chosen: bool = True,
 ) -> NodeChecks:
-    """`init`. All defaults of the configuration must have been filled in: the node's name, socket and address."""
+    """`init`. All defaults of the configuration must have been filled in: the node's name, socket and address.
+
+    `kube_proxy` is the user's KubeProxyConfiguration, empty where there is none.
+    """
     registration = init.node_registration
     address = init.local_api_endpoint.advertise_address
     checks = _control_plane(cluster, facts, registration, address, init.local_api_endpoint.bind_port)
     external = cluster.etcd.external
+    modules = {} if cluster.proxy.disabled else proxy_modules(kube_proxy)
     return replace(
         checks,
         command="init",
@@ -188,6 +199,8 @@ def for_init(
         fail_swap_on=fail_swap_on,
         ports=(*checks.ports, KUBELET_PORT),
         settings=_settings(facts, [address, cluster.networking.service_subnet, cluster.networking.pod_subnet]),
+        modules=modules,
+        ipvs=tuple(modules),
         existing_files=_etcd_files(cluster),
         address_is_chosen=address_is_chosen,
         subnets=(
@@ -206,7 +219,8 @@ def for_join(
     """`join`, of a worker or a control plane, before the cluster is asked anything.
 
     `facts` are those of the kubelet on the host where the cluster's version is not known yet. A control plane has
-    further checks, `for_join_control_plane`, once the cluster's configuration is known.
+    further checks, `for_join_control_plane`, once the cluster's configuration is known. kube-proxy's mode is in a
+    ConfigMap that no join reads, so that modules are not asked for.
     """
     registration = join.node_registration
     token = join.discovery.bootstrap_token

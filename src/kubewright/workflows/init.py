@@ -111,7 +111,7 @@ class Init(InitRun):
         """Refuse a host that is not fit, and pull images."""
         settings = self._settings
         checks = for_init(
-            settings.init, settings.cluster, settings.facts,
+            settings.init, settings.cluster, settings.facts, kube_proxy=settings.kube_proxy,
             fail_swap_on=settings.kubelet.get("failSwapOn") is not False,
             address_is_chosen=settings.address_is_chosen,
         )  # fmt: skip

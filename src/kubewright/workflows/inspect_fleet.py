@@ -18,9 +18,8 @@ from kubewright.model.fleet_checks import (
     check_settings,
     is_new,
     node_checks,
-    wanted_modules,
 )
-from kubewright.model.fleet_look import BRIDGE, FLEET_LOOK, FleetLook, modules_argument, parse_fleet_look
+from kubewright.model.fleet_look import FLEET_LOOK, FleetLook, parse_fleet_look
 from kubewright.model.fleet_ports import NODE_PORTS, Filter, Way, closed, reach_findings, ways
 from kubewright.model.node_look import NodeLook
 from kubewright.model.packet_filter import RULES
@@ -71,7 +70,7 @@ async def inspect_fleet(
         if one.new:
             findings += check_new_host(spec, node.spec, node.facts, version, one.look, one.more)
         if whole:
-            findings += check_settings(spec, node.spec, one.more)
+            findings += check_settings(spec, node.spec, one.look, one.more)
     if new or whole:
         hostnames = {node.name: node.facts.hostname for node in nodes}
         findings += check_between(hostnames, {node.name: node.ip for node in nodes}, new)
@@ -98,7 +97,6 @@ async def _look(
     from kubewright.clients.cri import SOCKETS
 
     version = facts_for(spec.kubernetes_version)
-    modules = modules_argument(BRIDGE, wanted_modules(spec))
     turns = asyncio.Semaphore(_AT_ONCE)
     clocks = await _clocks(nodes, turns)
 
@@ -106,7 +104,7 @@ async def _look(
         async with turns, asyncio.TaskGroup() as group:
             look = group.create_task(look_at(node.host, node_checks(spec, node.spec, version)))
             more = group.create_task(
-                node.host.shell(FLEET_LOOK, modules, " ".join(SOCKETS), " ".join(SETTINGS), check=False)
+                node.host.shell(FLEET_LOOK, " ".join(SOCKETS), " ".join(SETTINGS), check=False)
             )
         found = replace(look.result(), listening=without_ours(look.result().listening))
         return _Seen(

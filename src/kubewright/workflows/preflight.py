@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kubewright.errors import ConfigError, ExitCode, HostError, KubewrightError
 from kubewright.events import Events
 from kubewright.hosts import Host
+from kubewright.model.kernel_modules import modules_argument
 from kubewright.model.node_checks import KERNEL_OPTIONS, PROGRAMS, check_node
 from kubewright.model.node_look import LOOK, NodeLook, parse_look
 from kubewright.model.node_preflight import (
@@ -112,7 +113,8 @@ async def look_at(host: Host, checks: NodeChecks) -> NodeLook:
     """One look, in one round trip."""
     done = await host.shell(
         LOOK, "\n".join(checks.paths), " ".join(PROGRAMS), " ".join(_UNITS), " ".join(checks.settings),
-        "|".join(KERNEL_OPTIONS), checks.node_name or "localhost", check=False,
+        "|".join(KERNEL_OPTIONS), checks.node_name or "localhost", modules_argument(checks.modules),
+        check=False,
     )  # fmt: skip
     return parse_look(done.stdout.decode(errors="replace"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,24 +11,17 @@ from tests.unit.test_preflight import FIT, NOTHING, OURS, spec
 
 from kubewright.errors import ExitCode
 from kubewright.model.fleet_checks import (
-    IPVS_CHECK,
     MARKS,
     check_between,
     check_new_host,
     check_settings,
     is_new,
+    node_checks,
     wanted_modules,
 )
-from kubewright.model.fleet_look import (
-    BRIDGE,
-    FLEET_LOOK,
-    IPVS,
-    FleetLook,
-    ipvs_modules,
-    modules_argument,
-    parse_fleet_look,
-)
-from kubewright.model.node_checks import KERNEL_OPTIONS
+from kubewright.model.fleet_look import FLEET_LOOK, FleetLook, parse_fleet_look
+from kubewright.model.kernel_modules import IPVS
+from kubewright.model.node_checks import IPVS_CHECK, KERNEL_OPTIONS
 from kubewright.model.node_look import NodeLook
 from kubewright.model.preflight import Finding, Fix, without_ignored
 from kubewright.model.versions import facts_for
@@ -39,10 +31,10 @@ LOOKED = NodeLook(
     listening={22: "sshd"}, existing=frozenset(), filled=frozenset(), programs=frozenset(), units={}, contents={},
     name_addresses=("192.0.2.1",), kubelet_version="", proxies={},
     kernel_config=dict.fromkeys(KERNEL_OPTIONS, "y"),
-    cgroups=frozenset({"cpu", "cpuset", "memory", "pids", "hugetlb"}),
+    cgroups=frozenset({"cpu", "cpuset", "memory", "pids", "hugetlb"}), modules={"br_netfilter": "module"},
 )  # fmt: skip
 FORWARD, BRIDGED = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/bridge/bridge-nf-call-iptables"
-SEEN = FleetLook(modules={"br_netfilter": "module"}, sockets=("/run/containerd/containerd.sock",))
+SEEN = FleetLook(sockets=("/run/containerd/containerd.sock",))
 
 
 def found(look: dict[str, Any], seen: dict[str, Any], host: int = 0, **fields: Any) -> list[Finding]:
@@ -68,9 +60,9 @@ def test_a_bare_host_gives_no_finding() -> None:
         ({"name_addresses": ()}, {}, "Hostname", "does not resolve on the host (P14)", False),
         ({"name_addresses": ("127.0.1.1",)}, {}, "Hostname", "127.0.1.1, where only this host", False),
         ({"cgroups": frozenset({"cpu"})}, {}, "SystemVerification", "memory", True),
-        ({}, {"selinux_enforcing": True}, "SELinux", "enforcing (P50)", True),
+        ({"selinux_enforcing": True}, {}, "SELinux", "enforcing (P50)", True),
         ({}, {"sockets": (*SEEN.sockets, "/run/crio/crio.sock")}, "CRI", "(P47): /run/crio", False),
-        ({}, {"modules": {}}, f"FileContent-{BRIDGED.replace('/', '-')}", "no module br_netfilter (P46)", True),
+        ({"modules": {}}, {}, f"FileContent-{BRIDGED.replace('/', '-')}", "no module br_netfilter (P46)", True),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_finding(
@@ -91,25 +83,27 @@ def test_a_worker_does_not_need_a_control_planes_ports() -> None:
 
 
 def test_selinux_can_be_mended_and_says_what_will_be_after_a_restart() -> None:
-    (one,) = found({}, {"selinux_enforcing": True, "selinux_config": "enforcing"})
+    (one,) = found({"selinux_enforcing": True, "selinux_config": "enforcing"}, {})
     assert one.fix is Fix.SELINUX
+    assert one.hint.endswith("in /etc/selinux/config; `kubewright preflight --fix` does both")
     assert one.evidence == ("/etc/selinux/config says SELINUX=enforcing",)
 
 
 def test_a_module_that_is_built_in_or_a_setting_that_is_there_is_enough() -> None:
-    assert found({}, {"modules": {"br_netfilter": "builtin"}}) == []
-    assert found({}, {"modules": {}, "settings": {BRIDGED: "0"}}) == []
+    assert found({"modules": {"br_netfilter": "builtin"}}, {}) == []
+    assert found({"modules": {}}, {"settings": {BRIDGED: "0"}}) == []
 
 
 def test_ipvs_where_the_kernel_lacks_it_is_refused_by_name() -> None:
     """P17."""
     proxy: dict[str, Any] = {"kubeProxyConfiguration": {"mode": "ipvs", "ipvs": {"scheduler": "wlc"}}}
     have = dict.fromkeys(IPVS, "module") | {"br_netfilter": "builtin"}
-    (one,) = found({}, {"modules": have}, **proxy)
+    (one,) = found({"modules": have}, {}, **proxy)
     assert one.check == IPVS_CHECK
-    assert one.message.endswith("the kernel has no ip_vs_wlc (P17)")
-    assert found({}, {"modules": have | {"ip_vs_wlc": "loaded"}}, **proxy) == []
-    assert found({}, {"modules": {"br_netfilter": "builtin"}}) == []
+    assert one.message == "kubeProxyConfiguration.mode is ipvs, and the kernel has no ip_vs_wlc (P17)"
+    assert one.error
+    assert found({"modules": have | {"ip_vs_wlc": "loaded"}}, {}, **proxy) == []
+    assert found({"modules": {"br_netfilter": "builtin"}}, {}) == []
     assert wanted_modules(spec(kubeProxyConfiguration={"mode": "iptables"})) == {}
 
 
@@ -145,12 +139,29 @@ def test_kernel_settings_are_told_with_who_sets_them() -> None:
     cluster = spec()
     settings = {FORWARD: "0", BRIDGED: "1", "/proc/sys/net/bridge/bridge-nf-call-ip6tables": ""}
     forward, six = sorted(
-        check_settings(cluster, cluster.hosts[1], FleetLook(settings=settings)), key=lambda one: one.check
+        check_settings(cluster, cluster.hosts[1], LOOKED, FleetLook(settings=settings)),
+        key=lambda one: one.check,
     )[::-1]
     assert forward.check == "FileContent--proc-sys-net-ipv4-ip_forward"
     assert not forward.error
     assert forward.fix is Fix.KERNEL
     assert "does not exist" in six.message
+
+
+def test_modules_that_nobody_has_loaded_are_told_with_who_does() -> None:
+    cluster = spec(kubeProxyConfiguration={"mode": "ipvs"})
+    look = dataclasses.replace(LOOKED, modules=dict.fromkeys(IPVS, "loaded") | {"ip_vs_sh": "module"})
+    found = check_settings(cluster, cluster.hosts[1], look, SEEN)
+    (one,) = [one for one in found if one.check == IPVS_CHECK]
+    assert "nobody has loaded ip_vs_sh (P17)" in one.message
+    assert one.fix is Fix.KERNEL
+    assert not one.error
+
+
+def test_the_modules_that_are_looked_for_are_those_that_are_asked_about() -> None:
+    cluster = spec(kubeProxyConfiguration={"mode": "ipvs"})
+    assert {*node_checks(cluster, cluster.hosts[1], V1_20).modules} == {"br_netfilter", *IPVS}
+    assert {*node_checks(spec(), spec().hosts[1], V1_20).modules} == {"br_netfilter"}
 
 
 @pytest.mark.parametrize(
@@ -171,64 +182,21 @@ def test_an_ignored_check_is_a_warning_and_what_has_no_name_is_not_ignored() -> 
 # -- the look itself ----------------------------------------------------------------------------------------------
 
 
-def looked(root: Path, modules: str, *, sockets: str = "") -> FleetLook:
-    """The very script, with this kernel's modules below a folder."""
-    script = FLEET_LOOK.replace("/lib/modules", f"{root}/modules").replace("/sys/module", f"{root}/sys")
-    script = script.replace("/proc/config.gz", f"{root}/none").replace("/boot/config-", f"{root}/config-")
+def test_the_look_on_this_computer_is_read() -> None:
     done = subprocess.run(
-        ["sh", "-c", script, "sh", modules, sockets, FORWARD], capture_output=True, text=True, check=False
-    )
-    return parse_fleet_look(done.stdout)
-
-
-def test_a_module_may_be_built_in_or_a_file_compressed_or_not(tmp_path: Path) -> None:
-    release = subprocess.run(["uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
-    tree = tmp_path / "modules" / release
-    folder = tree / "kernel/net/netfilter"
-    folder.mkdir(parents=True)
-    for name in ("a_one.ko", "a-two.ko.xz", "a_three.ko.zst", "a_four.ko.gz", "a_five.txt", "xa_six.ko"):
-        (folder / name).touch()
-    (tree / "modules.builtin").write_text("kernel/net/a_seven.ko\nkernel/net/xa_eight.ko\n")
-    (tmp_path / f"config-{release}").write_text("CONFIG_A_NINE=y\nCONFIG_A_TEN=m\n")
-    (tmp_path / "sys/a_eleven").mkdir(parents=True)
-    names = [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ]
-    found = looked(tmp_path, " ".join(f"a_{name}:A_{name.upper()}" for name in names)).modules
-    assert found == {
-        "a_one": "module", "a_two": "module", "a_three": "module", "a_four": "module", "a_seven": "builtin",
-        "a_nine": "builtin", "a_eleven": "loaded",
-    }  # fmt: skip
-
-
-def test_the_look_on_this_computer_is_read(tmp_path: Path) -> None:
-    seen = looked(tmp_path, modules_argument(BRIDGE, ipvs_modules()))
+        ["sh", "-c", FLEET_LOOK, "sh", "", f"{FORWARD} /proc/sys/nothing"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    seen = parse_fleet_look(done.stdout)
     assert seen.settings[FORWARD] in ("0", "1")
-    assert not seen.selinux_enforcing
+    assert seen.settings["/proc/sys/nothing"] == ""
 
 
 def test_what_the_look_prints_is_understood() -> None:
     text = (
-        "\n@@ selinux\n1SELINUX=enforcing\n".replace("1S", "1\nS")
-        + "\n@@ firewalls\nfirewalld\n\n@@ modules\nip_vs loaded\n\n@@ sockets\n/run/crio/crio.sock\n"
+        "\n@@ firewalls\nfirewalld\n\n@@ sockets\n/run/crio/crio.sock\n"
         "/run/crio/crio.sock\n\n@@ settings\n/proc/sys/a 1\n/proc/sys/b \n"
     )
     assert parse_fleet_look(text) == FleetLook(
-        True, "enforcing", "firewalld", {"ip_vs": "loaded"}, ("/run/crio/crio.sock",),
-        {"/proc/sys/a": "1", "/proc/sys/b": ""},
-    )  # fmt: skip
-
-
-def test_a_scheduler_that_is_no_word_is_no_module() -> None:
-    assert ipvs_modules("rr; rm") == dict(IPVS)
+        "firewalld", ("/run/crio/crio.sock",), {"/proc/sys/a": "1", "/proc/sys/b": ""}
+    )

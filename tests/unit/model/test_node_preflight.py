@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +20,16 @@ from kubewright.model.config.kubeadm_nodes import (
 )
 from kubewright.model.config.kubeadm_types import ClusterConfiguration, Etcd, ExternalEtcd
 from kubewright.model.facts import HostFacts
-from kubewright.model.node_checks import KERNEL_OPTIONS, PROGRAMS, check_node
-from kubewright.model.node_look import LOOK, NodeLook, Unit, parse_look
+from kubewright.model.kernel_modules import IPVS
+from kubewright.model.node_checks import IPVS_CHECK, KERNEL_OPTIONS, PROGRAMS, check_node
+from kubewright.model.node_look import NodeLook, Unit
 from kubewright.model.node_preflight import (
     NodeChecks,
     for_facts,
     for_init,
     for_join,
     for_join_control_plane,
+    for_upgrade,
     ignored_checks,
     judged,
 )
@@ -65,7 +65,7 @@ LOOKED = NodeLook(
 
 
 def init_checks(cluster: ClusterConfiguration | None = None, **options: Any) -> NodeChecks:
-    return for_init(INIT, cluster or ClusterConfiguration(), V1_20, **options)
+    return for_init(INIT, cluster or ClusterConfiguration(), V1_20, **{"kube_proxy": {}} | options)
 
 
 def found(checks: NodeChecks, facts: Mapping[str, Any] | None = None, **look: Any) -> dict[str, bool]:
@@ -109,6 +109,7 @@ def test_a_fit_host_has_no_finding() -> None:
         ({}, {"units": {"kubelet": Unit("disabled", "inactive")}}, "Service-Kubelet", False),
         ({}, {"name_addresses": ()}, "Hostname", False),
         ({}, {"name_addresses": ("127.0.1.1", "::1")}, "Hostname", False),
+        ({}, {"selinux_enforcing": True}, "SELinux", True),
         ({"kernel": "2.6.32"}, {}, "SystemVerification", True),
         ({}, {"kernel_config": None}, "SystemVerification", False),
         ({}, {"kernel_config": {**LOOKED.kernel_config, "MEMCG": "y"} if LOOKED.kernel_config else {},
@@ -127,6 +128,43 @@ def test_what_is_wrong_has_kubeadms_name(
     seen = found(init_checks(), facts, **look)
     assert seen.pop(check) is error
     assert set(seen) <= {"HTTPProxyCIDR"}
+
+
+def test_selinux_is_refused_once_of_whoever_becomes_a_node() -> None:
+    """P50."""
+    enforcing: dict[str, Any] = {"selinux_enforcing": True, "selinux_config": "enforcing"}
+    look = dataclasses.replace(LOOKED, selinux_enforcing=True, selinux_config="enforcing")
+    (one,) = check_node(for_join(JOIN, facts=V1_20), FACTS, look)
+    assert (one.check, one.error) == ("SELinux", True)
+    assert one.details == ("/etc/selinux/config says SELINUX=enforcing",)
+    assert one.hint == "setenforce 0, and SELINUX=permissive in /etc/selinux/config"
+    (ignored,) = judged([one], ignored_checks(["selinux"]))
+    assert not ignored.error
+    control_plane = JOIN.model_copy(update={"control_plane": JoinControlPlane()})
+    assert found(for_join_control_plane(control_plane, ClusterConfiguration(), V1_20), **enforcing) == {}
+    assert found(for_upgrade(V1_20, None, NAME), **enforcing) == {}
+
+
+def test_ipvs_in_inits_configuration_where_the_kernel_lacks_it_is_refused_by_name() -> None:
+    """P17."""
+    checks = init_checks(kube_proxy={"mode": "ipvs", "ipvs": {"scheduler": "wlc"}})
+    have = dict.fromkeys(IPVS, "module")
+    assert {*checks.modules} == {*IPVS, "ip_vs_wlc"}
+    (one,) = check_node(checks, FACTS, dataclasses.replace(LOOKED, modules=have))
+    assert one.check == IPVS_CHECK == "RequiredIPVSKernelModulesAvailable"
+    assert one.message == "mode in KubeProxyConfiguration is ipvs, and the kernel has no ip_vs_wlc (P17)"
+    assert one.error
+    assert found(checks, modules=have | {"ip_vs_wlc": "builtin"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "disabled"), [({}, False), ({"mode": "iptables"}, False), ({"mode": "ipvs"}, True)]
+)
+def test_ipvs_is_not_asked_about_where_nobody_uses_it(proxy: dict[str, Any], disabled: bool) -> None:
+    cluster = ClusterConfiguration.model_validate({"proxy": {"disabled": disabled}})
+    checks = init_checks(cluster, kube_proxy=proxy)
+    assert checks.modules == {}
+    assert found(checks) == {}
 
 
 def test_swap_is_a_warning_where_the_kubelet_takes_it() -> None:
@@ -169,9 +207,10 @@ def test_ipv6_asks_for_the_settings_of_ipv6() -> None:
 
 def test_newer_versions_ask_for_less_and_for_other_things() -> None:
     assert not any(
-        "bridge" in path for path in for_init(INIT, ClusterConfiguration(), facts_for("v1.30.0")).settings
+        "bridge" in path
+        for path in for_init(INIT, ClusterConfiguration(), facts_for("v1.30.0"), kube_proxy={}).settings
     )
-    checks = for_init(INIT, ClusterConfiguration(), facts_for("v1.33.0"))
+    checks = for_init(INIT, ClusterConfiguration(), facts_for("v1.33.0"), kube_proxy={})
     lacking = {"programs": frozenset({"mount", "cp"}), "kubelet_version": "v1.33.0"}
     assert found(checks, {"cgroup_version": 2}, **lacking) == {"FileExisting-losetup": True}
 
@@ -186,7 +225,7 @@ def test_a_join_follows_the_kubelet_once_that_is_known() -> None:
 
 @pytest.mark.parametrize(("version", "error"), [("v1.31.0", False), ("v1.35.0", True)])
 def test_cgroup_v1_is_on_its_way_out(version: str, error: bool) -> None:
-    checks = for_init(INIT, ClusterConfiguration(), facts_for(version))
+    checks = for_init(INIT, ClusterConfiguration(), facts_for(version), kube_proxy={})
     assert found(checks, kubelet_version=version) == {"SystemVerification": error}
 
 
@@ -234,25 +273,6 @@ def test_a_finding_names_check_process_and_mend() -> None:
     assert "ss -ltnp" in str(one)
 
 
-# -- looking --------------------------------------------------------------------------------------------------
-
-
-def test_the_look_at_this_computer(tmp_path: Path) -> None:
-    """The script runs in a real shell, and what it prints is understood."""
-    odd = tmp_path / "my pki *"
-    odd.mkdir()
-    paths = f"/etc\n/etc/passwd\n/nowhere\n{odd}"
-    words = [paths, "sh no-such-program", "no-such-unit", "/proc/sys/kernel/ostype /nowhere",
-             "|".join(KERNEL_OPTIONS), "localhost"]  # fmt: skip
-    done = subprocess.run(["sh", "-c", LOOK, "sh", *words], check=False, capture_output=True, text=True)
-    look = parse_look(done.stdout)
-    assert look.existing == {"/etc", "/etc/passwd", str(odd)} and look.filled == {"/etc"}
-    assert look.programs == {"sh"}
-    assert look.contents == {"/proc/sys/kernel/ostype": "Linux", "/nowhere": ""}
-    assert set(look.name_addresses) <= {"127.0.0.1", "::1"} and look.name_addresses
-    assert "cpu" in look.cgroups or "memory" in look.cgroups
-
-
 @pytest.mark.parametrize(
     ("holder", "hint"), [("kube-apiserver", "nothing to do"), ("nginx", "takes it away")]
 )
@@ -271,26 +291,6 @@ def test_a_control_plane_of_the_cluster_that_is_joined_is_told_so() -> None:
     assert {one.check for one in found} == {"Port-6443", "DirAvailable--etc-kubernetes-manifests"}
     for one in found:
         assert one.hint.startswith("this host is a control plane of that cluster already")
-
-
-def test_listening_ports_by_ss_and_by_proc() -> None:
-    by_ss = parse_look(
-        '\n@@ listening\nLISTEN 0 4096 *:6443 *:* users:(("kube-apiserver",pid=7,fd=7))\n'
-        "LISTEN 0 8 [::1]:80 [::]:*\n"
-    )
-    assert by_ss.listening == {6443: "kube-apiserver", 80: ""}
-    by_proc = parse_look(
-        "\n@@ listening\n  sl  local_address rem_address   st\n   0: 00000000:192B 00000000:0000 0A 00000000:0\n"
-        "   1: 0100007F:1F90 0100007F:9999 01 00000000:0\n"
-    )
-    assert by_proc.listening == {6443: ""}
-
-
-def test_units_with_and_without_a_state() -> None:
-    look = parse_look("\n@@ units\nkubelet enabled active\nfirewalld  inactive\ncrio not-found inactive\n")
-    assert look.units == {
-        "kubelet": Unit("enabled", "active"), "firewalld": Unit("", "inactive"), "crio": Unit("", "inactive"),
-    }  # fmt: skip
 
 
 # -- proxies --------------------------------------------------------------------------------------------------

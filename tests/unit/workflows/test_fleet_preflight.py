@@ -94,7 +94,7 @@ async def test_a_firewall_is_opened_for_the_hosts_that_need_it(
             asked.append((node.name, firewall, {one.user: one.ports for one in openings}))
             super().__init__(node, firewall, openings)
 
-    look = FleetLook(firewall="ufw", modules={"br_netfilter": "loaded"})
+    look = FleetLook(firewall="ufw")
     monkeypatch.setattr(inspect_fleet, "parse_fleet_look", lambda _: look)
     monkeypatch.setattr(fleet_preflight, "FirewallOpen", Open)
     world.firewall("cp1", 6443)

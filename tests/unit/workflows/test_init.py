@@ -20,14 +20,15 @@ from kubewright.events import Events
 from kubewright.hosts import Completed, FileWrite, HostFacts
 from kubewright.model import kubeconfig, manifests, pki, x509
 from kubewright.model.config.cluster import HostSpec, Role
-from kubewright.model.node_preflight import for_init
+from kubewright.model.kernel_modules import IPVS
+from kubewright.model.node_preflight import NodeChecks, for_init
 from kubewright.model.objects import Object, to_yaml
 from kubewright.model.patches import Patch, PatchType
 from kubewright.phases.kubelet_finalize import KubeletFinalize, NetworkReported, StaticPodsReported
 from kubewright.phases.node import Node
 from kubewright.secret import Secret
 from kubewright.workflows.external_ca import external_authorities
-from kubewright.workflows.init import InitOutcome
+from kubewright.workflows.init import Init, InitOutcome
 from kubewright.workflows.init_desired import InitDesired
 from kubewright.workflows.init_run import InitRun
 from kubewright.workflows.init_settings import InitSettings, configured, init_settings
@@ -429,6 +430,30 @@ async def test_all_that_it_should_have_signed_is_named_at_once() -> None:
     assert caught.value.exit_code is ExitCode.HOST_NOT_FIT
 
 
+# -- preflight ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("ipvs", {*IPVS, "ip_vs_wlc"}), ("iptables", set())])
+async def test_preflight_looks_for_the_modules_of_kube_proxys_mode(
+    mode: str, asked: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P17: the mode and the scheduler are those of the file."""
+    told: list[NodeChecks] = []
+
+    async def run_preflight(_: Node, checks: NodeChecks, **options: Any) -> None:
+        told.append(checks)
+
+    monkeypatch.setattr("kubewright.workflows.init.run_preflight", run_preflight)
+    proxy = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": mode,
+        "ipvs": {"scheduler": "wlc"},
+    }  # fmt: skip
+    found = await settings(f"{FILE}---\n{yaml.safe_dump(proxy)}")
+    await Init(node(), found, Events()).preflight()
+    [checks] = told
+    assert {*checks.modules} == {*checks.ipvs} == asked
+
+
 # -- what an interrupted run left ---------------------------------------------------------------------------------
 
 
@@ -439,7 +464,7 @@ async def test_our_own_leftovers_are_no_reason_to_refuse() -> None:
         pod = want.static_pod(name, ca_dirs=[], external_ca=False)
         assert pod is not None
         pods[name] = pod
-    checks = for_init(want.settings.init, want.settings.cluster, want.settings.facts)
+    checks = for_init(want.settings.init, want.settings.cluster, want.settings.facts, kube_proxy={})
     assert await without_own(node(host), checks, pods, 6443) == checks
     await host.write_file(manifests.manifest_path("etcd"), to_yaml(pods["etcd"]))
     other = {**pods["kube-apiserver"], "metadata": {"name": "another"}}

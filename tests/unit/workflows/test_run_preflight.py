@@ -13,6 +13,7 @@ from kubewright.errors import ExitCode
 from kubewright.events import Event, Events, Kind
 from kubewright.hosts.local import LocalHost
 from kubewright.model.config.cluster import HostSpec
+from kubewright.model.node_checks import IPVS_CHECK
 from kubewright.model.node_preflight import ExternalEtcd, NodeChecks, ignored_checks
 from kubewright.phases.node import Node
 from kubewright.workflows.preflight import PreflightError, look_and_check, pull_images, run_preflight
@@ -64,6 +65,16 @@ async def test_a_runtime_that_answers_is_no_finding(node: Node, tmp_path: Path) 
 
 async def test_nothing_is_looked_at_where_nothing_is_asked(node: Node) -> None:
     assert await look_and_check(node, NodeChecks("reset", "n1")) == []
+
+
+async def test_the_modules_of_this_kernel_are_looked_for(node: Node) -> None:
+    """`kernel` stands below /sys/module on every Linux."""
+    modules = {"kernel": "NO_SUCH", "no_such": "NO_SUCH"}
+    found = await look_and_check(
+        node, NodeChecks("init", "n1", machine=True, modules=modules, ipvs=(*modules,))
+    )
+    [one] = [one for one in found if one.check == IPVS_CHECK]
+    assert one.message.endswith("the kernel has no no_such (P17)")
 
 
 async def test_only_missing_images_are_pulled(tmp_path: Path) -> None:
