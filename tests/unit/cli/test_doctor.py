@@ -6,16 +6,22 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from tests.unit.model.doctor.doctor_world import facts
+from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.cli import cli, doctor
+from kubewright.cli import node as cli_node
 from kubewright.cli.doctor_text import finding_lines
+from kubewright.cli.node import NodeOptions
 from kubewright.errors import ExitCode
+from kubewright.events import Events
+from kubewright.model.config.cluster import HostSpec
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.workflows.doctor import Doctor, Examination
@@ -183,6 +189,27 @@ def test_progress_is_told_beside_the_report() -> None:
     assert lines[0] == "doctor  look for what is wrong, and why"
     assert [line.split("  ")[0] for line in lines] == ["doctor", "doctor-ask", "doctor"]
     assert "\x1b" not in result.stderr
+
+
+async def test_to_connect_to_one_host_is_a_stage_and_it_stays_open_until_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    host = MemoryHost()
+    host.name = "w1"
+
+    @asynccontextmanager
+    async def opened_node(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        order.append("open")
+        yield SimpleNamespace(spec=HostSpec(name="w1", address="192.0.2.7"), ip="192.0.2.7", host=host)
+        order.append("closed")
+
+    monkeypatch.setattr(cli_node, "opened_node", opened_node)
+    events = Events(lambda event: order.append(f"{event.name} {event.kind}"))
+    async with doctor._opened(None, NodeOptions(), events) as (_, hosts):
+        assert hosts["w1"]() is host
+        order.append("used")
+    assert order == ["connect phase.started", "open", "connect phase.done", "used", "closed"]
 
 
 @pytest.mark.usefixtures("opened")
