@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from kubewright.cli.node import NodeOptions, node_options
 from kubewright.cli.output import output_option, print_document
 
 if TYPE_CHECKING:
+    from kubewright.events import Events
     from kubewright.hosts import Host
     from kubewright.model.doctor.finding import Fix
     from kubewright.workflows.doctor import Doctor, Examination
@@ -79,10 +80,10 @@ def doctor(
     from kubewright.cli.doctor_text import examination_lines
     from kubewright.workflows.doctor_fix import offered
 
-    found = _examine(file, node)
+    found = _examine(file, node, output)
     if fix and (chosen := _chosen(offered(found.findings), yes)):
         _repair(file, node, chosen, found)
-        found = _examine(file, node)
+        found = _examine(file, node, output)
     if collect is not None:
         from kubewright.workflows.doctor_bundle import contents, write_bundle
 
@@ -96,24 +97,24 @@ def doctor(
         raise click.exceptions.Exit(int(found.exit_code))
 
 
-def _examine(file: Path | None, node: NodeOptions) -> Examination:
+def _examine(file: Path | None, node: NodeOptions, output: str) -> Examination:
     from kubewright.cli.common import run
-    from kubewright.events import Events
+    from kubewright.workflows.doctor import examined
 
-    async def workflow(_events: Events) -> Examination:
-        async with _opened(file, node) as (one, _):
-            return await one.examine()
+    @asynccontextmanager
+    async def whom(events: Events) -> AsyncIterator[Doctor]:
+        async with _opened(file, node, events) as (one, _):
+            yield one
 
-    return run(workflow, stream=False)
+    return run(lambda events: examined(whom(events), events), output=output, stream=False)
 
 
 def _repair(file: Path | None, node: NodeOptions, fixes: list[Fix], found: Examination) -> None:
     from kubewright.cli.common import run
-    from kubewright.events import Events
     from kubewright.workflows.doctor_fix import repair
 
     async def workflow(events: Events) -> None:
-        async with _opened(file, node) as (_, hosts):
+        async with _opened(file, node, events) as (_, hosts):
             await repair(fixes, hosts, found.facts, events)
 
     # Progress goes to standard error: standard output is the report's.
@@ -122,7 +123,7 @@ def _repair(file: Path | None, node: NodeOptions, fixes: list[Fix], found: Exami
 
 @asynccontextmanager
 async def _opened(
-    file: Path | None, node: NodeOptions
+    file: Path | None, node: NodeOptions, events: Events
 ) -> AsyncIterator[tuple[Doctor, dict[str, Callable[[], Host]]]]:
     """Whom to ask, and how each host is reached."""
     from functools import partial
@@ -140,7 +141,9 @@ async def _opened(
         return
     from kubewright.cli.node import opened_node
 
-    async with opened_node(node, is_node=True) as opened:
+    async with AsyncExitStack() as stack:
+        async with events.phase("connect", "connect and look"):
+            opened = await stack.enter_async_context(opened_node(node, is_node=True))
         own = opened.spec.model_copy(update={"node_ip": opened.ip})
         host = opened.host
         async with Doctor.of_host(own, lambda: host) as one:

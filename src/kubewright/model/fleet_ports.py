@@ -153,7 +153,7 @@ def _finding(
     if own.firewall:
         evidence.append(f"{own.firewall} is active on {target}")
     sources = [addresses[user] for user in about if user in addresses]
-    rules = closing_rules(own.rules, {way.port for way in shut}, sources)
+    rules = closing_rules(own.rules, {way.port for way in shut}, sources, addresses.get(target, ""))
     evidence += [f"its packet filter: {rule}" for rule in rules]
     return Finding(
         target, message,

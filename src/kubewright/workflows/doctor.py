@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 from kubewright.clients.server import Server
 from kubewright.errors import ExitCode, HostError
+from kubewright.events import Activity, Events
 from kubewright.hosts import Host
 from kubewright.hosts.open import open_host
 from kubewright.model.config.cluster import ClusterSpec, HostSpec, Role
@@ -30,6 +32,8 @@ _OBJECTS = 8.0
 PAUSE = 4.0
 """Seconds from the last host's answer to the second look: in this time a container or a unit that restarts by
 itself has begun again."""
+_NAMED = 3
+"""So many hosts that have not answered are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +123,32 @@ class Doctor:
     async def __aexit__(self, *_: object) -> None:
         await self._reader.__aexit__()
 
-    async def examine(self) -> Examination:
+    async def examine(self, events: Events) -> Examination:
         """Look, and think. What is found is looked for once more: nothing is reported that passes by itself.
 
         Raises `HostError` where the one host that is asked has nothing of a cluster.
         """
         began = asyncio.get_running_loop().time()
-        facts = await self.look()
+        whom = self._hosts[0].name if len(self._hosts) == 1 else f"{len(self._hosts)} hosts"
+        async with events.phase("doctor-ask", f"ask {whom}") as phase:
+            facts = await self.ask(phase)
+            phase.summary(self._answered("silent"))
+        async with events.phase("doctor-packets", "packets between nodes") as phase:
+            facts = await self.probe(facts)
+            if senders := sum(node.probed is not None for node in facts.nodes):
+                phase.summary(f"packets from {senders} node{'s' if senders != 1 else ''}")
+            else:
+                phase.skip("nobody has sent packets")
         self._refuse_if_bare(facts)
         found = symptoms(facts)
         if found:
-            await self._pause(began)
-            facts = await self.look(again=True)
-            found = confirmed(found, symptoms(facts))
+            async with events.phase("doctor-again", "second look at what was found") as phase:
+                phase.progress("wait for what passes by itself")
+                await self._pause(began)
+                facts = await self.ask(phase, again=True)
+                phase.progress("packets between nodes")
+                facts = await self.probe(facts)
+                found = confirmed(found, symptoms(facts))
         return Examination(tuple(causes(found)), facts)
 
     async def _pause(self, began: float) -> None:
@@ -139,21 +156,28 @@ class Doctor:
         since = max(began, *(one.heard for one in self._hosts), 0.0)
         await asyncio.sleep(max(0.0, since + PAUSE - asyncio.get_running_loop().time()))
 
-    async def look(self, *, again: bool = False) -> DoctorFacts:
-        """All facts, within a bounded time, which is shorter where it is looked `again`."""
+    async def ask(self, activity: Activity, *, again: bool = False) -> DoctorFacts:
+        """All facts but those of packets, within a bounded time, which is shorter where it is asked `again`."""
         for one in self._hosts:
             one.forget()
+            one.on_answer = lambda: activity.progress(self._answered())
         asked = await self._reader.facts(again=again)
         errors = {one.name: "; ".join(one.problems) for one in asked.hosts if not one.answers}
         nodes = tuple(one.facts(errors.get(one.name, "")) for one in self._hosts)
         clocks = [one.look.now for one in nodes if one.look is not None and one.look.now is not None]
         now = asked.now if asked.objects is not None or not clocks else clocks[0]
-        facts = DoctorFacts(
-            now or datetime.now(UTC), nodes, report(asked), asked, self._endpoint, self._whole
-        )
-        return await self._probe(facts)
+        return DoctorFacts(now or datetime.now(UTC), nodes, report(asked), asked, self._endpoint, self._whole)
 
-    async def _probe(self, facts: DoctorFacts) -> DoctorFacts:
+    def _answered(self, others: str = "not yet") -> str:
+        """How many hosts have answered, and who has not where they are few: what the `others` are."""
+        silent = [one.name for one in self._hosts if not one.answered]
+        count, of = len(self._hosts) - len(silent), len(self._hosts)
+        names = f"; {others}: {', '.join(silent)}" if 0 < len(silent) <= _NAMED else ""
+        return (
+            f"{count} of {of} host{'s' if of != 1 else ''} {'has' if count == 1 else 'have'} answered{names}"
+        )
+
+    async def probe(self, facts: DoctorFacts) -> DoctorFacts:
         """The facts with what became of packets, which all nodes send at once."""
         whole, mtus = planned(facts), facts.mtus()
         async with asyncio.TaskGroup() as group:
@@ -177,6 +201,25 @@ class Doctor:
                     exit_code=ExitCode.FAILURE,
                     hint="name a cluster with -f cluster.yaml, or one of its nodes with --host",
                 )
+
+
+async def examined(opened: AbstractAsyncContextManager[Doctor], events: Events) -> Examination:
+    """Reach whom to ask, examine them, and let go of them."""
+    async with (
+        events.workflow("doctor", "look for what is wrong, and why") as activity,
+        AsyncExitStack() as stack,
+    ):
+        found = await (await stack.enter_async_context(opened)).examine(events)
+        async with events.phase("doctor-close", "end the connections") as phase:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await stack.aclose()
+            # Only those to hosts that are silent take time; else it is nothing to tell.
+            if loop.time() - began < 1:
+                phase.skip("they have ended at once")
+        count = len(found.findings)
+        activity.summary(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing is wrong")
+    return found
 
 
 def planned(facts: DoctorFacts) -> Plan:

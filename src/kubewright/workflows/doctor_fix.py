@@ -24,13 +24,15 @@ async def repair(
 ) -> None:
     """Do them, on all hosts at once and on each in order. One host's failure does not stop the others."""
     hosts = dict.fromkeys(fix.host for fix in fixes)
-    await on_all(
-        {
-            name: _on_host([fix for fix in fixes if fix.host == name], open_[name], facts, events)
-            for name in hosts
-            if name in open_
-        }
-    )
+    count = f"{len(fixes)} thing{'s' if len(fixes) != 1 else ''}"
+    async with events.workflow("doctor --fix", f"mend {count}"):
+        await on_all(
+            {
+                name: _on_host([fix for fix in fixes if fix.host == name], open_[name], facts, events)
+                for name in hosts
+                if name in open_
+            }
+        )
 
 
 async def _on_host(

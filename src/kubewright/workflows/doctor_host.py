@@ -55,6 +55,10 @@ class DoctorHost:
         self.name = spec.name
         self.heard = 0.0
         """When it had last said all that it says, by the event loop's clock."""
+        self.answered = False
+        """Whether it has said all that since `forget`."""
+        self.on_answer: Callable[[], None] | None = None
+        """Called when it has."""
         self._hung = False
         self._plane = spec.is_control_plane and certain
         self._pki = pki
@@ -72,6 +76,7 @@ class DoctorHost:
         """Before another look."""
         self._look, self._raw, self._error, self._runtime, self._reserved = None, "", "", None, ()
         self._mute, self.probed, self._host = {}, None, None
+        self.answered = False
 
     def facts(self, error: str) -> NodeFacts:
         """What was found; `error` is why the host did not let us in."""
@@ -99,6 +104,9 @@ class DoctorHost:
         await self._ask_until(host, loop.time() + _WHOLE)
         if not self._hung:
             self.heard = loop.time()
+            self.answered = True
+            if self.on_answer is not None:
+                self.on_answer()
 
     async def _ask_until(self, host: Host, end: float) -> None:
         within = _AGAIN if self._hung else PATIENCE

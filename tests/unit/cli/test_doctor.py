@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from tests.unit.model.doctor.doctor_world import facts
+from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.cli import cli, doctor
+from kubewright.cli import node as cli_node
 from kubewright.cli.doctor_text import finding_lines
+from kubewright.cli.node import NodeOptions
 from kubewright.errors import ExitCode
+from kubewright.events import Events
+from kubewright.model.config.cluster import HostSpec
+from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
-from kubewright.workflows.doctor import Examination
+from kubewright.workflows.doctor import Doctor, Examination
 
 LEAK = Finding(
     "addresses-leaked", Severity.ERROR, "addresses are reserved for Pods that are gone", ("w1",), "P37",
@@ -153,6 +161,64 @@ def test_yes_answers_for_the_user(found: list[Sequence[Finding]], repaired: list
     found[:] = [[SPLIT]]
     run("--fix", "--yes")
     assert repaired == [*SPLIT.fixes]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hosts are reached, and nothing is wrong with them."""
+
+    class Well(Doctor):
+        async def ask(self, _activity: Any, *, again: bool = False) -> DoctorFacts:
+            return facts()
+
+        async def probe(self, facts: DoctorFacts) -> DoctorFacts:
+            return facts
+
+    @asynccontextmanager
+    async def open_(*_: Any) -> AsyncIterator[tuple[Doctor, dict[str, Any]]]:
+        yield Well([]), {}
+
+    monkeypatch.setattr(doctor, "_opened", open_)
+
+
+@pytest.mark.usefixtures("opened")
+def test_progress_is_told_beside_the_report() -> None:
+    result = run()
+    assert result.stdout == "Nothing is wrong. 4 hosts asked; `kubewright check` tries the networks out.\n"
+    lines = [line.split("s  ", 1)[1] for line in result.stderr.splitlines()]
+    assert lines[0] == "doctor  look for what is wrong, and why"
+    assert [line.split("  ")[0] for line in lines] == ["doctor", "doctor-ask", "doctor"]
+    assert "\x1b" not in result.stderr
+
+
+async def test_to_connect_to_one_host_is_a_stage_and_it_stays_open_until_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    host = MemoryHost()
+    host.name = "w1"
+
+    @asynccontextmanager
+    async def opened_node(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        order.append("open")
+        yield SimpleNamespace(spec=HostSpec(name="w1", address="192.0.2.7"), ip="192.0.2.7", host=host)
+        order.append("closed")
+
+    monkeypatch.setattr(cli_node, "opened_node", opened_node)
+    events = Events(lambda event: order.append(f"{event.name} {event.kind}"))
+    async with doctor._opened(None, NodeOptions(), events) as (_, hosts):
+        assert hosts["w1"]() is host
+        order.append("used")
+    assert order == ["connect phase.started", "open", "connect phase.done", "used", "closed"]
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_document_comes_without_progress(form: str) -> None:
+    result = run("-o", form)
+    document = json.loads(result.stdout) if form == "json" else yaml.safe_load(result.stdout)
+    assert document["healthy"] is True
+    assert result.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -167,10 +167,16 @@ def test_node_ports_alone_have_a_name_of_their_own() -> None:
 
 def test_a_firewall_that_is_known_can_be_opened() -> None:
     shut = {Way("w1", "cp1", 6443): REFUSED}
+    rules = (
+        "-A INPUT -s 192.0.2.9 -j DROP",
+        "-A INPUT -d 192.0.2.9 -j DROP",
+        "-A INPUT -m conntrack --ctstate INVALID -j DROP",
+        "-A INPUT -s 192.0.2.7 -j DROP",
+    )
     (found,) = told(
         shut,
         Way("w2", "cp1", 6443),
-        filters={"cp1": Filter("ufw", "-A INPUT -s 192.0.2.9 -j DROP\n-A INPUT -s 192.0.2.7 -j DROP\n")},
+        filters={"cp1": Filter("ufw", "\n".join(rules))},
     )
     assert found.fix is Fix.FIREWALL
     assert found.firewall == "ufw"

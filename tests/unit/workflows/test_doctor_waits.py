@@ -10,6 +10,7 @@ from tests.unit.workflows.test_doctor_host import Machine
 from tests.unit.workflows.virtual_time import waited
 
 from kubewright.errors import HostError
+from kubewright.events import Event, Events, Kind, Listener
 from kubewright.hosts import Completed
 from kubewright.model.config.cluster import HostSpec, Role
 from kubewright.model.doctor.look import LOOK
@@ -73,10 +74,10 @@ def cluster(*others: Machine) -> list[DoctorHost]:
     return hosts
 
 
-def examined(hosts: list[DoctorHost]) -> tuple[Examination, float]:
+def examined(hosts: list[DoctorHost], *listeners: Listener) -> tuple[Examination, float]:
     async def work() -> Examination:
         async with Doctor(hosts) as one:
-            return await one.examine()
+            return await one.examine(Events(*listeners))
 
     return waited(work())
 
@@ -121,3 +122,25 @@ def test_a_host_that_is_slow_has_the_pause_after_it_has_answered() -> None:
     found, seconds = examined(cluster(Slow(look=3.0)))
     assert silent(found) == []
     assert seconds == 3.0 + PAUSE + 3.0
+
+
+def test_who_has_answered_is_told_and_who_is_waited_for() -> None:
+    told: list[Event] = []
+    found, _ = examined(cluster(Slow(FOREVER), Slow(FOREVER)), told.append)
+    assert silent(found) == ["n0", "n1"]
+    first = [one.message for one in told if one.name == "doctor-ask" and one.kind is Kind.PHASE_PROGRESS]
+    assert first[0] == "1 of 10 hosts has answered"
+    assert first[-1] == "8 of 10 hosts have answered; not yet: n0, n1"
+    assert [one.message for one in told if one.name == "doctor-ask" and one.kind is Kind.PHASE_DONE] == [
+        "8 of 10 hosts have answered; silent: n0, n1"
+    ]
+    again = [one.message for one in told if one.name == "doctor-again" and one.kind is Kind.PHASE_PROGRESS]
+    assert again[0] == "wait for what passes by itself"
+    assert "8 of 10 hosts have answered; not yet: n0, n1" in again
+    assert again[-1] == "packets between nodes"
+
+
+def test_one_host_is_asked_by_its_name() -> None:
+    told: list[Event] = []
+    examined(cluster()[:1], told.append)
+    assert next(one.message for one in told if one.kind is Kind.PHASE_STARTED) == "ask n0"

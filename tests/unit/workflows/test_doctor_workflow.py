@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.unit.model.doctor.doctor_world import (
 from tests.unit.phases.memory_host import MemoryHost
 
 from kubewright.errors import ConfigError, ExitCode, HostError
-from kubewright.events import Events
+from kubewright.events import Activity, Event, Events, Kind
 from kubewright.hosts import Host
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
@@ -38,7 +39,7 @@ from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.phases import doctor_fixes
 from kubewright.phases.phase import Action, Change, Phase
 from kubewright.workflows import doctor, doctor_fix
-from kubewright.workflows.doctor import Doctor, Examination, planned
+from kubewright.workflows.doctor import Doctor, Examination, examined, planned
 from kubewright.workflows.doctor_bundle import contents, write_bundle
 from kubewright.workflows.doctor_fix import offered, repair
 
@@ -53,9 +54,12 @@ class Looks(Doctor):
         self.facts: Iterator[DoctorFacts] = iter(all_facts)
         self.looks = 0
 
-    async def look(self, *, again: bool = False) -> DoctorFacts:
+    async def ask(self, _activity: Activity, *, again: bool = False) -> DoctorFacts:
         self.looks += 1
         return next(self.facts)
+
+    async def probe(self, facts: DoctorFacts) -> DoctorFacts:
+        return facts
 
 
 @pytest.fixture(autouse=True)
@@ -65,28 +69,28 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_healthy_cluster_is_looked_at_once() -> None:
     one = Looks(facts())
-    found = await one.examine()
+    found = await one.examine(Events())
     assert (found.findings, found.exit_code, found.severity, one.looks) == ((), ExitCode.OK, None, 1)
 
 
 async def test_what_has_passed_by_the_second_look_is_not_reported() -> None:
     one = Looks(facts([seen("w1", units=STOPPED)]), facts())
-    assert (await one.examine()).findings == ()
+    assert (await one.examine(Events())).findings == ()
     assert one.looks == 2
 
 
 async def test_what_only_the_second_look_finds_is_not_reported_yet() -> None:
     one = Looks(facts([seen("w1", units=STOPPED)]), facts([seen("cp1", units=STOPPED)]))
-    assert (await one.examine()).findings == ()
+    assert (await one.examine(Events())).findings == ()
 
 
 async def test_what_stays_is_reported_with_the_exit_code_of_the_worst() -> None:
     broken = facts([seen("w1", units=STOPPED)])
-    found = await Looks(broken, broken).examine()
+    found = await Looks(broken, broken).examine(Events())
     assert [one.kind for one in found.findings] == ["kubelet-stopped"]
     assert found.exit_code is ExitCode.DOCTOR_FOUND
     warned = facts([seen("w1", nameservers=("127.0.0.53",))])
-    assert (await Looks(warned, warned).examine()).exit_code is ExitCode.DOCTOR_WARNED
+    assert (await Looks(warned, warned).examine(Events())).exit_code is ExitCode.DOCTOR_WARNED
 
 
 async def test_a_container_that_is_down_in_one_look_and_silent_in_the_other_is_reported() -> None:
@@ -94,7 +98,7 @@ async def test_a_container_that_is_down_in_one_look_and_silent_in_the_other_is_r
     down = facts([seen("cp1", without("cp1", "kube-apiserver"))], servers=silent)
     runs = facts(servers=silent)
     for looks in ((down, runs), (runs, down)):
-        assert [(one.kind, one.hosts) for one in (await Looks(*looks).examine()).findings] == [
+        assert [(one.kind, one.hosts) for one in (await Looks(*looks).examine(Events())).findings] == [
             ("api-silent", ("cp1",))
         ]
 
@@ -104,8 +108,72 @@ async def test_one_host_without_anything_of_a_cluster_is_refused() -> None:
         facts(), nodes=(NodeFacts("here", look=Look(complete=True)),), asked=replace(asked(), etcd=())
     )
     with pytest.raises(HostError, match="nothing of a cluster") as caught:
-        await Looks(bare, whole=False).examine()
+        await Looks(bare, whole=False).examine(Events())
     assert caught.value.exit_code is ExitCode.FAILURE
+
+
+def phases(told: Sequence[Event], kind: Kind = Kind.PHASE_STARTED) -> list[str]:
+    return [one.name for one in told if one.kind is kind]
+
+
+async def test_each_stage_is_told() -> None:
+    told: list[Event] = []
+    await Looks(facts()).examine(Events(told.append))
+    assert phases(told) == ["doctor-ask", "doctor-packets"]
+    told.clear()
+    broken = facts([seen("w1", units=STOPPED)])
+    await Looks(broken, broken).examine(Events(told.append))
+    assert phases(told) == ["doctor-ask", "doctor-packets", "doctor-again"]
+    ends = (Kind.PHASE_DONE, Kind.PHASE_SKIPPED)
+    assert [one.name for one in told if one.kind in ends] == phases(told)
+
+
+async def test_nobody_is_said_to_have_sent_packets_where_none_were_sent() -> None:
+    told: list[Event] = []
+    await Looks(facts()).examine(Events(told.append))
+    assert phases(told, Kind.PHASE_SKIPPED) == ["doctor-packets"]
+    told.clear()
+    sent = facts()
+    sent = replace(sent, nodes=tuple(replace(one, probed=Probed()) for one in sent.nodes))
+    await Looks(sent).examine(Events(told.append))
+    [end] = [one for one in told if one.name == "doctor-packets" and one.kind is Kind.PHASE_DONE]
+    assert end.message == "packets from 4 nodes"
+
+
+async def test_hosts_are_let_go_within_the_workflow() -> None:
+    """To end a connection to a frozen host takes seconds, in which a terminal must not be blank."""
+    told: list[Event] = []
+    events = Events(told.append)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Doctor]:
+        yield Looks(facts())
+        events.note("closed")
+
+    found = await examined(opened(), events)
+    assert found.findings == ()
+    order = [one.name or one.message for one in told]
+    assert (order[0], order[-1]) == ("doctor", "doctor")
+    assert order.index("doctor-close") < order.index("closed")
+    assert told[-1].message == "nothing is wrong"
+
+
+async def test_hosts_are_let_go_where_the_examination_fails() -> None:
+    closed: list[bool] = []
+    bare = replace(
+        facts(), nodes=(NodeFacts("here", look=Look(complete=True)),), asked=replace(asked(), etcd=())
+    )
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Doctor]:
+        try:
+            yield Looks(bare, whole=False)
+        finally:
+            closed.append(True)
+
+    with pytest.raises(HostError, match="nothing of a cluster"):
+        await examined(opened(), Events())
+    assert closed == [True]
 
 
 def test_the_document_says_who_was_asked() -> None:
@@ -215,8 +283,11 @@ async def test_fixes_are_done_on_their_hosts_and_one_failure_stops_no_other(
     command = ("kubelet", "--container-runtime-endpoint=unix:///run/crio.sock")
     known = facts([seen(name, command=command) for name in ("cp1", "cp2", "w1")])
     fixes = [Fix("free-addresses", "x", name, ("cbr0",)) for name in ("cp1", "cp2", "w1")]
+    told: list[Event] = []
     with pytest.raises(HostError, match="cp2 is away"):
-        await repair(fixes, {name: opener(name) for name in ("cp1", "cp2", "w1")}, known, Events())
+        await repair(fixes, {name: opener(name) for name in ("cp1", "cp2", "w1")}, known, Events(told.append))
+    assert (told[0].kind, told[0].message) == (Kind.WORKFLOW_STARTED, "mend 3 things")
+    assert told[-1].kind is Kind.WORKFLOW_FAILED
     assert sorted(done) == ["cp1", "w1"]
     assert set(sockets) == {"/run/crio.sock"}
 
@@ -270,7 +341,7 @@ async def test_nodes_that_answer_send_and_others_are_not_asked_to() -> None:
         endpoints=[behind],
     )
     hosts = [Asked(one.name) for one in world.nodes]
-    found = await Doctor(hosts)._probe(world)  # type: ignore[arg-type]
+    found = await Doctor(hosts).probe(world)  # type: ignore[arg-type]
     assert [one.asked for one in hosts] == [["tcp", "tcp", "dns", "dns", "dns"]] * 3 + [[], []]
     assert [one.probed is not None for one in found.nodes] == [True] * 3 + [False] * 2
     assert found.plan.dns == "10.96.0.10"
