@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import ON_MACHINES, Kubewright, client, dns_servers, on, put
+from cluster_fixtures import ON_MACHINES, Kubewright, client, dns_servers, on, put, until_on
 from kubeadm_machines import kubewright_on
 
 from kubewright.lab.lab import Lab
@@ -206,6 +206,34 @@ def test_nothing_logs_more_than_it_should(cluster: Lab) -> None:
         "kubelet",
     }
     assert expected <= seen
+
+
+PACKAGE = r"""
+set -e
+cd /run && mkdir -p newer/DEBIAN newer/usr/bin newer/lib/systemd/system
+printf 'Package: kubelet\nVersion: 9.9.9\nArchitecture: all\nMaintainer: nobody\nDescription: newer\n' \
+  >newer/DEBIAN/control
+printf '#!/bin/sh\necho Kubernetes v9.9.9\n' >newer/usr/bin/kubelet && chmod 755 newer/usr/bin/kubelet
+printf '[Service]\nExecStart=/usr/bin/kubelet\n' >newer/lib/systemd/system/kubelet.service
+dpkg-deb --build newer newer.deb >/dev/null && dpkg -i newer.deb >/dev/null
+systemctl daemon-reload && systemctl restart kubelet
+"""
+
+
+def test_p51_a_package_that_brings_a_newer_kubelet_changes_nothing(
+    cluster: Lab, kubewright: Kubewright
+) -> None:
+    """The kubelet and its unit are where no package manager has its own, and before what it brings."""
+    on(cluster, "w2", PACKAGE)
+    try:
+        assert on(cluster, "w2", "kubelet --version").split() == ["Kubernetes", "v1.20.2"]
+        assert on(cluster, "w2", "readlink /proc/$(pidof kubelet)/exe").strip() == "/usr/local/bin/kubelet"
+        for path in ("/usr/local/bin/kubelet", "/etc/systemd/system/kubelet.service"):
+            on(cluster, "w2", f"dpkg -S {path}", code=1)
+    finally:
+        on(cluster, "w2", "dpkg -P kubelet >/dev/null; rm -rf /run/newer*; systemctl daemon-reload")
+    until_on(cluster, "w2", '[ "$(curl -s http://127.0.0.1:10248/healthz)" = ok ]')
+    assert kubewright("plan", "-f", cluster.places.cluster_yaml, "-o", "json").document["changes"] == []
 
 
 async def test_no_container_has_died(cluster: Lab) -> None:

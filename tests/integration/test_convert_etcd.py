@@ -106,6 +106,7 @@ def test_no_acknowledged_write_is_lost(made: Converting, tmp_path: Path) -> None
 
 
 def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> None:
+    made.kubewright("doctor", "-f", made.file)  # first: just after a conversion
     made.kubewright("check", "-f", made.file)
     document = made.kubewright("status", "-f", made.file, "-o", "json").document
     assert (document["etcd"]["external"], document["etcd"]["voters"]) == (True, 3)
