@@ -29,13 +29,19 @@ write() { cat >"$(new "$1")" && mv "$(new "$1")" "$1"; }
 edit() { path=$1; shift; keep $path; sed "$@" $kept/$(echo $path | tr / _) | write $path; }
 away() { mkdir -p -m 700 $kept; mv "$1" "$kept/$(echo "$1" | tr / _)"; }
 over() { printf "$2" >/run/over && mount --bind /run/over "$(readlink -f "$1")"; }
-bare() { umount "$(readlink -f "$1")"; rm -f /run/over; }
+bare() { umount "$(readlink -f "$1")" 2>/dev/null || true; rm -f /run/over; }
 restarted() { systemctl reset-failed kubelet 2>/dev/null || true; systemctl restart kubelet; }
-system() { kubectl -n kube-system "$@"; }
-map() {
-  mkdir -p -m 700 $kept; system get configmap "$1" -o yaml >$kept/$1; sed "$2" $kept/$1 | system replace -f -
+# Again where it fails: another fault may have just taken an API server away.
+system() {
+  for turn in 1 2 3 4 5 6 7 8; do
+    if kubectl -n kube-system "$@"; then return 0; fi
+    sleep 0.5
+  done
+  return 1
 }
-unmap() { sed '/resourceVersion:/d' $kept/$1 | system replace -f -; }
+changed() { sed "$2" $kept/$1 >$kept/new && system replace -f $kept/new; }
+map() { mkdir -p -m 700 $kept; system get configmap "$1" -o yaml >$kept/$1; changed "$1" "$2"; }
+unmap() { changed "$1" '/resourceVersion:/d'; }
 pod_of() { system get pods -l "$1" --field-selector "spec.nodeName=$(hostname)" -o name; }
 dns_on() {
   system patch deployment coredns \
@@ -155,8 +161,10 @@ FAULTS = (
     # -- the host ----------------------------------------------------------------------------------------------
     Fault(
         "swap", "P16", "swap-on",
-        r"over /proc/swaps 'Filename Type Size Used Priority\n/swapfile file 1048572 0 -2\n'; restarted",
-        "bare /proc/swaps; restarted", seen=_DIES,
+        r"over /proc/swaps 'Filename Type Size Used Priority\n/swapfile file 1048572 0 -2\n'; "
+        r"printf '#!/bin/sh\numount /proc/swaps\n' >/usr/local/bin/swapoff; chmod 755 /usr/local/bin/swapoff; "
+        "restarted",
+        "bare /proc/swaps; rm -f /usr/local/bin/swapoff; restarted", seen=_DIES, fix=True,
     ),
     Fault(
         "forwarding", "P46", "ip-forward-off", "sysctl -qw net.ipv4.ip_forward=0",
@@ -303,7 +311,7 @@ FAULTS = (
         "mkdir -p $kept; system get daemonset kube-proxy -o yaml >$kept/ds; system patch daemonset kube-proxy "
         '-p \'{"spec":{"updateStrategy":{"type":"OnDelete"},"template":{"spec":{"tolerations":null}}}}\'; '
         "system delete $(pod_of k8s-app=kube-proxy)",
-        "sed '/resourceVersion:/d' $kept/ds | system replace -f -; serves k8s-app=kube-proxy", PLANES,
+        "unmap ds; serves k8s-app=kube-proxy", PLANES,
         touches=_of("proxy"), seen='[ -z "$(pod_of k8s-app=kube-proxy)" ]',
     ),
     _rule("api-service", "P11", "service-silent", "raw OUTPUT -d 10.96.0.1 -j DROP"),

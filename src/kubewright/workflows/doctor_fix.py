@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from kubewright.clients.cri import find_socket
+from kubewright.errors import KubewrightError
 from kubewright.events import Events
 from kubewright.hosts import Host
 from kubewright.model.doctor.facts import DoctorFacts
@@ -22,7 +23,8 @@ def offered(findings: Sequence[Finding]) -> list[Fix]:
 async def repair(
     fixes: Sequence[Fix], open_: Mapping[str, Callable[[], Host]], facts: DoctorFacts, events: Events
 ) -> None:
-    """Do them, on all hosts at once and on each in order. One host's failure does not stop the others."""
+    """Do them, on all hosts at once and on each in order. What fails is told, and stops nothing else: the next
+    look finds again what was not mended."""
     hosts = dict.fromkeys(fix.host for fix in fixes)
     count = f"{len(fixes)} thing{'s' if len(fixes) != 1 else ''}"
     async with events.workflow("doctor --fix", f"mend {count}"):
@@ -38,9 +40,20 @@ async def repair(
 async def _on_host(
     fixes: Sequence[Fix], open_: Callable[[], Host], facts: DoctorFacts, events: Events
 ) -> None:
-    async with open_() as host:
-        node = facts.node(fixes[0].host)
-        known = runtime_socket(node.look) if node is not None and node.look is not None else ""
-        socket = known or await find_socket(host)
-        for fix in fixes:
-            await (await phase_of(fix, host, socket)).run(events)
+    name = fixes[0].host
+    try:
+        async with open_() as host:
+            node = facts.node(name)
+            known = runtime_socket(node.look) if node is not None and node.look is not None else ""
+            socket = known or await find_socket(host)
+            for fix in fixes:
+                try:
+                    await (await phase_of(fix, host, socket)).run(events)
+                except KubewrightError as error:
+                    events.warn(f"not done: {fix.title}: {_said(error)}", host=name)
+    except KubewrightError as error:
+        events.warn(f"nothing is done there: {_said(error)}", host=name)
+
+
+def _said(error: KubewrightError) -> str:
+    return "; ".join(filter(None, (error.message, *error.evidence[:2], error.hint)))

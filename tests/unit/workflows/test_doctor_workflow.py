@@ -284,10 +284,10 @@ async def test_fixes_are_done_on_their_hosts_and_one_failure_stops_no_other(
     known = facts([seen(name, command=command) for name in ("cp1", "cp2", "w1")])
     fixes = [Fix("free-addresses", "x", name, ("cbr0",)) for name in ("cp1", "cp2", "w1")]
     told: list[Event] = []
-    with pytest.raises(HostError, match="cp2 is away"):
-        await repair(fixes, {name: opener(name) for name in ("cp1", "cp2", "w1")}, known, Events(told.append))
+    await repair(fixes, {name: opener(name) for name in ("cp1", "cp2", "w1")}, known, Events(told.append))
     assert (told[0].kind, told[0].message) == (Kind.WORKFLOW_STARTED, "mend 3 things")
-    assert told[-1].kind is Kind.WORKFLOW_FAILED
+    [warning] = [event for event in told if event.kind is Kind.WARNING]
+    assert (warning.host, warning.message) == ("cp2", "not done: x: cp2 is away")
     assert sorted(done) == ["cp1", "w1"]
     assert set(sockets) == {"/run/crio.sock"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kubewright.model.doctor.finding import Finding
+from kubewright.model.doctor.finding import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,10 @@ class Rule:
     cause: str
     effects: tuple[str, ...]
     anywhere: bool = False
+    away: bool = False
+    """Only where the API is away from somebody: what one of several API servers does, nobody else notices."""
+    error: bool = False
+    """Only where the cause is an error, and no warning."""
 
 
 CONTROLLERS = ("controller-manager-down", "scheduler-down")
@@ -55,9 +59,10 @@ _RULES = (
     Rule("certificates-ended", (*PLANE, "etcd-no-quorum")),
     Rule(
         "certificates-ended",
-        ("etcd-no-quorum", "no-leader", "endpoint-silent", *_NODE, *_AGENTS),
+        ("etcd-no-quorum", "no-leader", "endpoint-silent"),
         anywhere=True,
     ),
+    Rule("certificates-ended", (*_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("etcd-alarm", API),
     Rule("etcd-alarm", ("no-leader", *CONTROLLERS, *_NODE, *_AGENTS), anywhere=True),
     Rule("etcd-member-down", API),
@@ -68,15 +73,15 @@ _RULES = (
         anywhere=True,
     ),
     Rule("apiserver-down", ("api-silent", *CONTROLLERS)),
-    Rule("apiserver-down", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
+    Rule("apiserver-down", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("api-certificate", ("api-silent",)),
-    Rule("api-certificate", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
+    Rule("api-certificate", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("api-silent", CONTROLLERS),
-    Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True),
-    Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True),
+    Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True, away=True),
+    Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
     Rule("kubelet-server", (*_NODE, "endpoint-silent")),
-    Rule("proxy-server", ("network-pod-down",), anywhere=True),
+    Rule("proxy-server", ("network-pod-down",), anywhere=True, error=True),
     Rule("controller-manager-down", ("no-leader", "daemon-pod-missing"), anywhere=True),
     Rule("scheduler-down", ("no-leader", "daemon-pod-missing", *_DNS), anywhere=True),
     # The pod network, services, DNS.
@@ -100,7 +105,7 @@ _RULES = (
             "no-network",
         )
     ),
-    Rule("proxy-server", _SERVICES, anywhere=True),
+    Rule("proxy-server", _SERVICES, anywhere=True, error=True),
     Rule("service-silent", ("network-pod-down",)),
     Rule("dns-down", ("dns-silent",), anywhere=True),
     Rule("resolv-loop", ("dns-loop", *_DNS), anywhere=True),
@@ -154,12 +159,15 @@ RULES = (
 )
 
 
-def causes_only(findings: Sequence[Finding], rules: Iterable[Rule] = RULES) -> list[Finding]:
+def causes_only(
+    findings: Sequence[Finding], rules: Iterable[Rule] = RULES, *, api_served: bool = False
+) -> list[Finding]:
     """The findings that no other explains. What is explained itself explains on, so that a chain has one end.
 
-    Of a finding on several hosts those hosts are left where nothing explains it.
+    With `api_served` the API answers wherever the cluster asks it, whatever is wrong with one of its servers. Of a
+    finding on several hosts those hosts are left where nothing explains it.
     """
-    rules = tuple(rules)
+    rules = tuple(rule for rule in rules if not (rule.away and api_served))
     kept = []
     for one in findings:
         others = [other for other in findings if other is not one]
@@ -179,6 +187,7 @@ def _explains(rules: Iterable[Rule], cause: Finding, kind: str, host: str | None
     return any(
         rule.cause == cause.kind
         and kind in rule.effects
+        and (cause.severity is Severity.ERROR or not rule.error)
         and (rule.anywhere or (host is not None and host in cause.hosts))
         for rule in rules
     )

@@ -43,7 +43,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 
 def diagnose(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
     """The causes of what is wrong, the worst first."""
-    return causes(symptoms(facts, diagnoses))
+    return causes(symptoms(facts, diagnoses), api_served=facts.api_served)
 
 
 def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
@@ -51,9 +51,9 @@ def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> 
     return [one for diagnosis in diagnoses for one in diagnosis(facts)]
 
 
-def causes(found: Sequence[Finding]) -> list[Finding]:
+def causes(found: Sequence[Finding], *, api_served: bool = False) -> list[Finding]:
     """The causes among findings, the worst first; their evidence, which others have written, without secrets."""
-    shown = merged(causes_only(found, RULES))
+    shown = merged(causes_only(found, RULES, api_served=api_served))
     clean = [replace(one, evidence=tuple(redacted(line)[:400] for line in one.evidence)) for one in shown]
     return sorted(clean, key=lambda one: -one.severity)
 

@@ -164,6 +164,13 @@ class DoctorFacts:
         return str(document.get("controlPlaneEndpoint") or "") or self.endpoint
 
     @property
+    def api_served(self) -> bool:
+        """Whether the API answers wherever the cluster asks it: at the endpoint, from each host that was asked; in
+        a cluster without one, at all servers."""
+        rows = self.status.endpoint or self.status.servers
+        return bool(rows) and all(one.ready for one in rows)
+
+    @property
     def readable(self) -> bool:
         """Whether the cluster's objects could be read."""
         return self.asked.objects is not None

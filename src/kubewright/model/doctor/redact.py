@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ _FIELDS = re.compile(
     r"|token)|client-key-data|auth-provider|auth)[\"']?\s*[:=]\s*)"
     r"(?!\s*[\[{|>&]|\s*$|[\"']?/|[\"']?(?:true|false|null|none)\b|<redacted>)(\"[^\"]*\"|'[^']*'|[^\s,}]+)"
 )
+# A container's environment in YAML, as manifests have it: what a variable is called tells little of its value.
+_ENV = re.compile(r"(?m)^([ \t]*(?:- +)?name: *[^\n]*\n[ \t]*value: *)(?!\s*$)[^\n]*$")
+_ENV_TURNED = re.compile(r"(?m)^([ \t]*- +value: *)(?!<redacted>)[^\n]*(\n[ \t]*name: )")
 _SECRET_KINDS = ("Secret", "SecretList")
 _SECRET_FIELDS = re.compile(
     r"(?i)^(.*(password|passwd|secret|private[-_]?key|api[-_]?key|access[-_]?key|certificate-?key)"
@@ -44,6 +48,8 @@ def redacted(text: str) -> str:
     text = _AUTHORIZATION.sub(rf"\1{GONE}", text)
     text = _BEARER.sub(rf"\1 {GONE}", text)
     text = _FIELDS.sub(rf"\1{GONE}", text)
+    text = _ENV.sub(rf"\1{GONE}", text)
+    text = _ENV_TURNED.sub(rf"\1{GONE}\2", text)
     text = _BOOTSTRAP.sub(rf"\1.{GONE}", text)
     text = _CERTIFICATE_KEY.sub(GONE, text)
     return _BASE64.sub(GONE, text)
@@ -61,7 +67,18 @@ def redacted_data(value: Any) -> Any:
             for key, one in value.items()
         }
     if isinstance(value, str):
-        return redacted(value)
+        return _redacted_json(value) or redacted(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [redacted_data(one) for one in value]
     return value if isinstance(value, bool | int | float | None) else redacted(str(value))
+
+
+def _redacted_json(text: str) -> str:
+    """A text that is JSON, as kubectl's `last-applied-configuration` is; empty where it is none."""
+    if not text.lstrip().startswith(("{", "[")):
+        return ""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ""
+    return json.dumps(redacted_data(found), ensure_ascii=False)

@@ -94,6 +94,31 @@ def test_a_chain_has_one_end() -> None:
     assert [one.kind for one in causes_only(found)] == ["host-silent"]
 
 
+def test_one_of_several_api_servers_explains_nothing_elsewhere_while_the_others_serve() -> None:
+    found = [finding("api-silent", "a"), finding("controller-manager-down", "a"), finding("proxy-down", "b")]
+    assert [one.kind for one in causes_only(found)] == ["api-silent"]
+    assert [one.kind for one in causes_only(found, api_served=True)] == ["api-silent", "proxy-down"]
+
+
+def test_a_warning_that_something_may_break_explains_nothing_that_is_broken() -> None:
+    pinned = finding("proxy-server")
+    found = [pinned, finding("service-silent", "b")]
+    assert [one.kind for one in causes_only(found)] == ["proxy-server"]
+    found[0] = replace(pinned, severity=Severity.WARNING)
+    assert [one.kind for one in causes_only(found)] == ["proxy-server", "service-silent"]
+
+
+def test_the_api_serves_where_the_endpoint_does_from_every_host_and_else_where_all_servers_do() -> None:
+    whole = facts()
+    assert whole.api_served
+    status = whole.status
+    lost = replace(status.endpoint[0], answers=False, ready=False)
+    assert not replace(whole, status=replace(status, endpoint=[lost, *status.endpoint[1:]])).api_served
+    assert replace(whole, status=replace(status, servers=[lost])).api_served
+    assert not replace(whole, status=replace(status, endpoint=[], servers=[lost])).api_served
+    assert not replace(whole, status=replace(status, endpoint=[], servers=[])).api_served
+
+
 def test_hosts_where_nothing_explains_it_stay() -> None:
     found = [finding("swap-on", "a"), finding("kubelet-dead", "a", "b")]
     assert causes_only(found)[1].hosts == ("b",)

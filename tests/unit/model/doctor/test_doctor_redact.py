@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
@@ -89,3 +90,26 @@ def test_values_of_environments_and_fields_that_are_called_so_are_taken_out() ->
     assert "sekrit" not in str(found)
     assert (found["count"], found["on"], found["nothing"]) == (3, True, None)
     assert found["env"][1]["valueFrom"] == {"ref": {"path": "x"}}
+
+
+def test_json_in_a_field_is_read_as_what_it_is() -> None:
+    """kubectl keeps what it has applied in an annotation."""
+    pod = {"spec": {"containers": [{"name": "a", "env": [{"name": "MOTTO", "value": "not for everybody"}]}]}}
+    known = redacted_data({"metadata": {"annotations": {"last-applied-configuration": json.dumps(pod)}}})
+    assert "not for everybody" not in str(known)
+    assert "MOTTO" in str(known)
+    assert redacted_data({"note": "{not json"}) == {"note": "{not json"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "   env:\n    - name: MOTTO\n      value: not for everybody\n    image: x",
+        "   env:\n    - value: not for everybody\n      name: MOTTO\n    image: x",
+    ],
+)
+def test_a_containers_environment_in_a_manifest_is_taken_out(text: str) -> None:
+    known = redacted(text)
+    assert "everybody" not in known
+    assert "name: MOTTO" in known
+    assert known.endswith("    image: x")
