@@ -23,7 +23,11 @@ SECTIONS = ["What you see", "Why", "What Kubewright does", "By hand"]
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SPAN = re.compile(r"`([^`]+)`")
 _CODE = re.compile(r"^ {4,}(?:\$ |# |sudo )?(kubewright .*)$", re.MULTILINE)
-_ROW = re.compile(r"^\| \[(P\d\d)\]\((P\d\d)\.md\) \| [^|]+ \| ([^|]+) \| (.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| \[(P\d\d)\]\((P\d\d)\.md\) \| [^|]+ \| ([^|]+) \| (.+?) \| ([^|]+) \|$", re.MULTILINE)
+_FAULT = re.compile(
+    r'^(?:    Fault\(\n? *|    _rule\(\n? *|    \*_manifest\()"([^"]+)", "(?:[^"]+", ")?(P\d\d)"',
+    re.MULTILINE,
+)
 
 
 def test_every_pitfall_has_a_page() -> None:
@@ -130,11 +134,29 @@ def test_the_rule_itself(line: str, good: bool) -> None:
     assert (not [why for words in found for why in complaints(words)]) is good
 
 
+def made_faults() -> dict[str, set[str]]:
+    """The faults that integration/faults.py makes, by their pitfall; of a static Pod there are two."""
+    found: dict[str, set[str]] = {}
+    for name, pitfall in _FAULT.findall((ROOT / "tests/integration/faults.py").read_text()):
+        names = {f"{name}-flag", f"{name}-removed"} if name.startswith(("kube-", "etcd")) else {name}
+        found.setdefault(pitfall, set()).update(names)
+    return found
+
+
 def test_the_table_has_every_page_and_its_tests_exist() -> None:
     rows = _ROW.findall(README.read_text())
     assert [(name, file) for name, file, *_ in rows] == [(name, name) for name in IDS]
-    for name, _, _, tests in rows:
-        for test in re.findall(r"`([^`]+)`", tests):
+    faults = made_faults()
+    assert sum(map(len, faults.values())) > 40
+    for name, _, _, tests, result in rows:
+        shown = re.findall(r"`([^`]+)`", tests)
+        listed = {fault for one in shown if one.startswith("doctor: ") for fault in one[8:].split(", ")}
+        assert faults.get(name, set()) <= listed <= set().union(*faults.values()), name
+        assert listed or any(one.startswith("integration/") for one in shown), (
+            f"{name}: no machine has shown it"
+        )
+        assert result.startswith(("passes", "in part")), name
+        for test in (one for one in shown if not one.startswith("doctor: ")):
             file, _, function = test.partition("::")
             source = (ROOT / "tests" / file).read_text()
             assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), f"{name}: {test}"
