@@ -117,14 +117,17 @@ def _container(name: str) -> str:
 
 def _manifest(part: str, kind: str, pitfall: str, *touches: str) -> tuple[Fault, Fault]:
     path, api = f"$manifests/{part}.yaml", part in ("kube-apiserver", "etcd")
+    # It would wait half a minute for its watches to end.
+    ends = "sleep 1; pkill -KILL -x kube-apiserver || true" if part == "kube-apiserver" else ":"
     return (
         Fault(
-            f"{part}-flag", pitfall, f"{kind}-down", f"edit {path} '0,/^ *- --/s//&no-such-flag\\n&/'",
+            f"{part}-flag", pitfall, f"{kind}-down",
+            f"edit {path} '0,/^ *- --/s//&no-such-flag\\n&/'; {ends}",
             f"back {path}", PLANES, touches=_of(*touches), api=api,
             seen=f"{_container(part)} && ls /var/log/pods/kube-system_{part}-*/{part}/ | grep -q .",
         ),
         Fault(
-            f"{part}-removed", pitfall, f"{kind.removesuffix('-member')}-removed", f"away {path}",
+            f"{part}-removed", pitfall, f"{kind.removesuffix('-member')}-removed", f"away {path}; {ends}",
             f"back {path}", PLANES, touches=_of(*touches), api=api, seen=_container(part),
         ),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from kubewright.model.config.endpoint import configured_address, endpoint_hosts
 from kubewright.model.doctor.diagnose import causes, confirmed, symptoms
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Severity, worst
+from kubewright.model.doctor.kubelet import restless
 from kubewright.model.doctor.plan import Plan, plan, questions
 from kubewright.model.pki import PKI_DIR, certificates_dir
 from kubewright.model.status_report import report
@@ -144,17 +145,19 @@ class Doctor:
         if found:
             async with events.phase("doctor-again", "second look at what was found") as phase:
                 phase.progress("wait for what passes by itself")
-                await self._pause(began)
+                await self._pause(began, facts)
                 facts = await self.ask(phase, again=True)
                 phase.progress("packets between nodes")
                 facts = await self.probe(facts)
                 found = confirmed(found, symptoms(facts))
         return Examination(tuple(causes(found, api_served=facts.api_served)), facts)
 
-    async def _pause(self, began: float) -> None:
-        """Wait until all have had the time to begin again, of which the wait for silent hosts is a part."""
+    async def _pause(self, began: float, facts: DoctorFacts) -> None:
+        """Wait until all have had the time to begin again, of which the wait for silent hosts is a part; and until
+        kubelets that have just been started again have had the time to end once more."""
         since = max(began, *(one.heard for one in self._hosts), 0.0)
-        await asyncio.sleep(max(0.0, since + PAUSE - asyncio.get_running_loop().time()))
+        pause = max(PAUSE, *(restless(look).total_seconds() for _, look in facts.looks()), 0.0)
+        await asyncio.sleep(max(0.0, since + pause - asyncio.get_running_loop().time()))
 
     async def ask(self, activity: Activity, *, again: bool = False) -> DoctorFacts:
         """All facts but those of packets, within a bounded time, which is shorter where it is asked `again`."""

@@ -195,6 +195,7 @@ async def _of_runtime(cri: CriClient) -> RuntimeFacts:
             )
             for one in system
         ),
+        pods=frozenset(one.name for one in sandboxes.values() if one.namespace == SYSTEM and one.ready),
     )  # fmt: skip
 
 

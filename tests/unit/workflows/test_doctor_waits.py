@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.unit.workflows.test_doctor_host import Machine
+from tests.unit.workflows.test_doctor_host import JOINED, Machine
 from tests.unit.workflows.virtual_time import waited
 
 from kubewright.errors import HostError
@@ -116,6 +116,16 @@ def test_a_look_that_hangs_is_waited_for_less_the_second_time() -> None:
     found, seconds = examined(cluster(Slow(look=FOREVER)))
     assert silent(found) == ["n0"]
     assert seconds <= 24
+
+
+def test_a_kubelet_that_was_just_started_again_is_looked_at_until_it_has_got_through_its_start() -> None:
+    """One that was mended a moment ago is no fault, whatever systemd has counted."""
+    units = "Id=kubelet.service LoadState=loaded UnitFileState=enabled ActiveState=active SubState=running"
+    started = f"{units} Result=success MainPID=1 NRestarts=4 ActiveEnterTimestampMonotonic=98000000"
+    text = "\n ".join(started.split())
+    look = f"{JOINED}\n@@ file:/proc/uptime\n 100.0 90.0\n\n@@ units\n {text}\n"
+    _, seconds = examined(cluster(Machine(look)))
+    assert seconds == 13
 
 
 def test_a_host_that_is_slow_has_the_pause_after_it_has_answered() -> None:

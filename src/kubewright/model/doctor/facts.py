@@ -70,6 +70,12 @@ class RuntimeFacts:
     sandboxes: frozenset[str] = frozenset()
     """The ids of all Pods' sandboxes."""
     containers: tuple[Container, ...] = ()
+    pods: frozenset[str] | None = None
+    """The names of kube-system's Pods that have a sandbox which is up; None where that is not known."""
+
+    def has(self, pod: str) -> bool:
+        """Whether a Pod may still be one of this node's: of one that is gone, logs and containers stay a while."""
+        return self.pods is None or pod in self.pods
 
     def of(self, name: str) -> tuple[Container, ...]:
         """The containers of a name, the newest first."""

@@ -110,6 +110,18 @@ REASONS = tuple(
 _FATAL = re.compile(r"^F\d{4} |failed to run kubelet|command failed|panic:|error:", re.IGNORECASE)
 
 
+_SOON = timedelta(seconds=15)
+"""A kubelet that has run for as long has got through its start, in which those end that end again and again."""
+
+
+def restless(look: Look) -> timedelta:
+    """For how much longer nobody knows whether a kubelet that runs now, and has ended repeatedly, ends again."""
+    unit = look.kubelet
+    if unit is None or unit.active != "active" or unit.restarts < 2 or unit.up is None:
+        return timedelta()
+    return max(timedelta(), _SOON - unit.up)
+
+
 def dead(facts: DoctorFacts) -> Iterator[Finding]:
     """A kubelet that does not run, or ends again and again."""
     for node, look in facts.looks():
@@ -117,7 +129,7 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
         if not look.joined or unit is None:
             continue
         runs = unit.active == "active"
-        loops = runs and unit.restarts >= 2 and unit.up is not None and unit.up < timedelta(seconds=20)
+        loops = runs and restless(look) > timedelta()
         if runs and not loops:
             continue
         stopped = unit.file == "masked" or (unit.active == "inactive" and unit.result in ("", "success"))

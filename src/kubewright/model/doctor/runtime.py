@@ -54,7 +54,7 @@ def exec_format(facts: DoctorFacts) -> Iterator[Finding]:
         seen = [*_in_containers(node)]
         for (pod, container), lines in look.logs.items():
             # The log of one that runs may have the line from long ago.
-            if node.runtime is None or not node.runtime.runs(container):
+            if node.runtime is None or (node.runtime.has(pod) and not node.runtime.runs(container)):
                 seen += [f"{pod}/{container}: {line}" for line in lines if _EXEC in line.lower()]
         stopped = look.kubelet is not None and look.kubelet.active != "active"
         lines = look.journal[-10:] if stopped else look.recent
@@ -89,7 +89,7 @@ def _in_containers(node: NodeFacts) -> Iterator[str]:
     for one in node.runtime.containers if node.runtime else ():
         if one.ended is not None and _EXEC in one.ended.message.lower() and not one.running:
             assert node.runtime is not None
-            if not node.runtime.runs(one.name):
+            if node.runtime.has(one.pod) and not node.runtime.runs(one.name):
                 yield f"container {one.name} of {one.pod}: {one.ended}"
 
 

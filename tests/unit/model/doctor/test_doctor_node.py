@@ -41,6 +41,7 @@ from kubewright.model.doctor.cni import pod_network
 from kubewright.model.doctor.facts import Container, DoctorFacts, Ended, NodeFacts
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.doctor.host import amount
+from kubewright.model.doctor.kubelet import restless
 from kubewright.model.doctor.look import (
     BRIDGE_FILTER,
     CNI_DIR,
@@ -250,6 +251,21 @@ def test_a_kubelet_that_has_just_been_restarted_by_itself_again_ends_again_and_a
     loops = {"kubelet": unit(up=timedelta(seconds=2), restarts=4)}
     assert "again and again" in only(facts([seen("w1", units=loops)])).cause
     assert kinds(facts([seen("w1", units={"kubelet": unit(up=timedelta(seconds=2))})])) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        ({"up": timedelta(seconds=2), "restarts": 4}, 13),
+        ({"up": timedelta(seconds=15), "restarts": 4}, 0),
+        ({"up": timedelta(seconds=2), "restarts": 1}, 0),
+        ({"up": None, "restarts": 4, "active": "activating"}, 0),
+    ],
+)
+def test_a_kubelet_is_restless_until_it_has_got_through_its_start(state: Any, seconds: int) -> None:
+    look = seen("w1", units={"kubelet": unit(**state)}).look
+    assert look is not None
+    assert restless(look) == timedelta(seconds=seconds)
 
 
 def test_a_bare_host_needs_no_kubelet() -> None:
@@ -690,6 +706,20 @@ def test_p13_an_images_architecture_is_shown_beside_the_hosts() -> None:
     found = only(facts([broken]))
     assert found.kind == "exec-format"
     assert found.evidence[-1] == "k8s.gcr.io/kube-proxy:v1.20.2 is for amd64, the host is arm64"
+
+
+def test_p13_what_a_pod_that_is_gone_has_left_is_no_fault() -> None:
+    """Its log and its container stay for minutes."""
+    mine = runtime("w1")
+    one = Container("tool-x", "tool", 3, False, Ended(1, message="exec format error"), "tool:1", "arm64")
+    left = seen(
+        "w1", replace(mine, containers=(*mine.containers, one), pods=frozenset({"kube-proxy-x"})),
+        logs={("tool-x", "tool"): ("exec /tool: exec format error",)},
+    )  # fmt: skip
+    assert kinds(facts([left])) == []
+    assert left.runtime is not None
+    there = replace(left, runtime=replace(left.runtime, pods=frozenset({"tool-x"})))
+    assert kinds(facts([there])) == [("exec-format", ("w1",))]
 
 
 def test_p13_the_hosts_architecture_is_shown_where_no_image_is_known() -> None:
