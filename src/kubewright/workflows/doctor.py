@@ -150,7 +150,7 @@ class Doctor:
                 phase.progress("packets between nodes")
                 facts = await self.probe(facts)
                 found = confirmed(found, symptoms(facts))
-        return Examination(tuple(causes(found, api_served=facts.api_served)), facts)
+        return Examination(tuple(causes(found, facts)), facts)
 
     async def _pause(self, began: float, facts: DoctorFacts) -> None:
         """Wait until all have had the time to begin again, of which the wait for silent hosts is a part; and until

@@ -33,7 +33,7 @@ from kubewright.hosts import Host
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.model.doctor.look import Look
-from kubewright.model.doctor.plan import Plan
+from kubewright.model.doctor.plan import CONNECTIONS, Plan
 from kubewright.model.doctor.probes import Probed, Question
 from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.phases import doctor_fixes
@@ -342,6 +342,6 @@ async def test_nodes_that_answer_send_and_others_are_not_asked_to() -> None:
     )
     hosts = [Asked(one.name) for one in world.nodes]
     found = await Doctor(hosts).probe(world)  # type: ignore[arg-type]
-    assert [one.asked for one in hosts] == [["tcp", "tcp", "dns", "dns", "dns"]] * 3 + [[], []]
+    assert [one.asked for one in hosts] == [["tcp", *["tcp"] * CONNECTIONS, *["dns"] * 3]] * 3 + [[], []]
     assert [one.probed is not None for one in found.nodes] == [True] * 3 + [False] * 2
     assert found.plan.dns == "10.96.0.10"

@@ -19,6 +19,8 @@ class Rule:
     """Only where the API is away from somebody: what one of several API servers does, nobody else notices."""
     error: bool = False
     """Only where the cause is an error, and no warning."""
+    dns: bool = False
+    """Anywhere, where the cause is of the cluster, or of a host that has a Pod of cluster DNS."""
 
 
 CONTROLLERS = ("controller-manager-down", "scheduler-down")
@@ -82,20 +84,21 @@ _RULES = (
     Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
     Rule("kubelet-server", (*_NODE, "endpoint-silent")),
     Rule("proxy-server", ("network-pod-down",), anywhere=True, error=True),
-    Rule("controller-manager-down", ("no-leader", "daemon-pod-missing"), anywhere=True),
-    Rule("scheduler-down", ("no-leader", "daemon-pod-missing", *_DNS), anywhere=True),
+    # Where another leads, one that is down keeps nobody waiting.
+    Rule("controller-manager-down", ("no-leader",), anywhere=True),
+    Rule("scheduler-down", ("no-leader",), anywhere=True),
+    Rule("no-leader", ("daemon-pod-missing", *_DNS), anywhere=True),
     # The pod network, services, DNS.
     Rule("ip-forward-off", (*_AGENTS, *_SERVICES)),
-    Rule("ip-forward-off", _DNS, anywhere=True),
+    Rule("ip-forward-off", _DNS, dns=True),
     Rule("bridge-address", ("network-pod-down",)),
     Rule("proxy-down", ("network-pod-down", *_SERVICES)),
     Rule("daemon-pod-missing", ("subnet-env", "no-network", *_NODE, *_SERVICES)),
     Rule("network-pod-down", ("subnet-env", "no-network", *_NODE)),
     Rule("subnet-env", ("no-network", *_NODE)),
     Rule("no-network", _NODE),
-    # One end of a pair suffices to lose its packets.
     *(
-        Rule(kind, _PACKETS, anywhere=True)
+        Rule(kind, _PACKETS)
         for kind in (
             "ip-forward-off",
             "bridge-address",
@@ -106,12 +109,13 @@ _RULES = (
         )
     ),
     Rule("proxy-server", _SERVICES, anywhere=True, error=True),
+    Rule("balancer-down", _SERVICES),
     Rule("service-silent", ("network-pod-down",)),
     Rule("dns-down", ("dns-silent",), anywhere=True),
-    Rule("resolv-loop", ("dns-loop", *_DNS), anywhere=True),
-    Rule("dns-loop", _DNS, anywhere=True),
+    Rule("resolv-loop", ("dns-loop", *_DNS), dns=True),
+    Rule("dns-loop", _DNS, dns=True),
     *(
-        Rule(kind, _DNS, anywhere=True)
+        Rule(kind, _DNS, dns=True)
         for kind in (
             "host-silent",
             "runtime-dead",
@@ -120,7 +124,6 @@ _RULES = (
             "kubelet-dead",
             "exec-format",
             "selinux-denies",
-            "no-leader",
             "subnet-env",
             "no-network",
             "addresses-leaked",
@@ -160,35 +163,47 @@ RULES = (
 
 
 def causes_only(
-    findings: Sequence[Finding], rules: Iterable[Rule] = RULES, *, api_served: bool = False
+    findings: Sequence[Finding],
+    rules: Iterable[Rule] = RULES,
+    *,
+    api_served: bool = False,
+    dns_hosts: frozenset[str] | None = None,
 ) -> list[Finding]:
     """The findings that no other explains. What is explained itself explains on, so that a chain has one end.
 
-    With `api_served` the API answers wherever the cluster asks it, whatever is wrong with one of its servers. Of a
-    finding on several hosts those hosts are left where nothing explains it.
+    With `api_served` the API answers wherever the cluster asks it, whatever is wrong with one of its servers.
+    `dns_hosts` have a Pod of cluster DNS; None where that is not known. Of a finding on several hosts those hosts
+    are left where nothing explains it.
     """
     rules = tuple(rule for rule in rules if not (rule.away and api_served))
     kept = []
     for one in findings:
         others = [other for other in findings if other is not one]
         if not one.hosts:
-            if not any(_explains(rules, other, one.kind, None) for other in others):
+            if not any(_explains(rules, other, one, None, dns_hosts) for other in others):
                 kept.append(one)
             continue
         hosts = tuple(
-            host for host in one.hosts if not any(_explains(rules, other, one.kind, host) for other in others)
+            host
+            for host in one.hosts
+            if not any(_explains(rules, other, one, host, dns_hosts) for other in others)
         )
         if hosts:
             kept.append(one if hosts == one.hosts else replace(one, hosts=hosts))
     return kept
 
 
-def _explains(rules: Iterable[Rule], cause: Finding, kind: str, host: str | None) -> bool:
+def _explains(
+    rules: Iterable[Rule], cause: Finding, one: Finding, host: str | None, dns_hosts: frozenset[str] | None
+) -> bool:
+    """Whether a finding explains another, of which `host` is one; None for a finding of the cluster."""
+    near = host is not None and not {host, *one.about}.isdisjoint(cause.hosts)
+    serves = not cause.hosts or dns_hosts is None or not dns_hosts.isdisjoint(cause.hosts)
     return any(
         rule.cause == cause.kind
-        and kind in rule.effects
+        and one.kind in rule.effects
         and (cause.severity is Severity.ERROR or not rule.error)
-        and (rule.anywhere or (host is not None and host in cause.hosts))
+        and (rule.anywhere or near or (rule.dns and serves))
         for rule in rules
     )
 

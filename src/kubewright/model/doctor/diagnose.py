@@ -18,7 +18,7 @@ from kubewright.model.doctor import (
     selinux,
     service,
 )
-from kubewright.model.doctor.causes import RULES, causes_only
+from kubewright.model.doctor.causes import causes_only
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, merged
 from kubewright.model.doctor.redact import redacted
@@ -43,7 +43,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 
 def diagnose(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
     """The causes of what is wrong, the worst first."""
-    return causes(symptoms(facts, diagnoses), api_served=facts.api_served)
+    return causes(symptoms(facts, diagnoses), facts)
 
 
 def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> list[Finding]:
@@ -51,9 +51,9 @@ def symptoms(facts: DoctorFacts, diagnoses: Iterable[Diagnosis] = DIAGNOSES) -> 
     return [one for diagnosis in diagnoses for one in diagnosis(facts)]
 
 
-def causes(found: Sequence[Finding], *, api_served: bool = False) -> list[Finding]:
+def causes(found: Sequence[Finding], facts: DoctorFacts) -> list[Finding]:
     """The causes among findings, the worst first; their evidence, which others have written, without secrets."""
-    shown = merged(causes_only(found, RULES, api_served=api_served))
+    shown = merged(causes_only(found, api_served=facts.api_served, dns_hosts=facts.dns_hosts))
     clean = [replace(one, evidence=tuple(redacted(line)[:400] for line in one.evidence)) for one in shown]
     return sorted(clean, key=lambda one: -one.severity)
 

@@ -11,7 +11,7 @@ from kubewright.model.doctor.plan import Plan
 from kubewright.model.doctor.probes import Probed
 from kubewright.model.doctor.reserved import Reservation
 from kubewright.model.objects import SYSTEM, Object, read_mapping
-from kubewright.model.status import SETTLED, parse_time
+from kubewright.model.status import SETTLED, node_status, parse_time
 from kubewright.model.status_report import Facts as StatusFacts
 from kubewright.model.status_report import StatusReport
 
@@ -175,6 +175,26 @@ class DoctorFacts:
         a cluster without one, at all servers."""
         rows = self.status.endpoint or self.status.servers
         return bool(rows) and all(one.ready for one in rows)
+
+    @property
+    def dns_hosts(self) -> frozenset[str] | None:
+        """The hosts that cluster DNS depends on: those with a Pod of it, and where one waits for a node,
+        those that are not Ready. None where the API does not tell."""
+        objects = self.asked.objects
+        pods = [
+            pod
+            for pod in self.system_pods()
+            if (pod["metadata"].get("labels") or {}).get("k8s-app") == "kube-dns"
+        ]
+        if objects is None or not pods:
+            return None
+        nodes = {str((pod.get("spec") or {}).get("nodeName") or "") for pod in pods}
+        if "" in nodes:
+            nodes.remove("")
+            nodes |= {
+                one.name for one in (node_status(node, self.now) for node in objects.nodes) if not one.ready
+            }
+        return frozenset(nodes | {one.name for one in self.nodes if self.node_name(one) in nodes})
 
     @property
     def readable(self) -> bool:

@@ -129,8 +129,9 @@ def _told(
     left = [one for one in pairs if one.bad and one.source not in mute and one.target.node not in deaf]
     for name, group in groupby(sorted(left, key=_source), _source):
         bad = list(group)
-        ends = ", ".join(sorted({one.target.node for one in bad}))
-        yield _with(what(f"from {name} to Pods on {ends}", (hosts.get(name, name),)), bad)
+        ends = sorted({one.target.node for one in bad})
+        found = what(f"from {name} to Pods on {', '.join(ends)}", (hosts.get(name, name),))
+        yield replace(_with(found, bad), about=tuple(hosts.get(end, end) for end in ends))
 
 
 def _with(found: Finding, bad: list[_Pair]) -> Finding:
@@ -199,12 +200,15 @@ def service_silent(facts: DoctorFacts) -> Iterator[Finding]:
             # What stands in for kube-proxy need not serve the hosts themselves, but then it serves none of them.
             if not proxied and not any(other.reaches(one.address, one.port) for _, other in asked.values()):
                 continue
-            if probed.reaches(one.address, one.port) is False and all(
-                probed.reaches(*endpoint) for endpoint in one.endpoints
-            ):
+            if probed.reaches(one.address, one.port) is not False:
+                continue
+            up = sum(probed.reaches(*endpoint) is True for endpoint in one.endpoints)
+            # Each time kube-proxy may choose another of those behind it: of half of them it has met one by now.
+            if up and 2 * up >= len(one.endpoints):
+                count = "all" if up == len(one.endpoints) else f"{up} of {len(one.endpoints)}"
                 bad.append(
                     f"Service {one.name} from {node}, {one.address} port {one.port}: "
-                    f"{probed.tcp[one.address, one.port]}; all behind it answer"
+                    f"{probed.tcp[one.address, one.port]}; {count} behind it answer"
                 )
         if bad:
             yield Finding(

@@ -14,6 +14,8 @@ TARGETS = 20
 """Of so many other nodes a node asks a Pod: those that come after it by name, so that each is asked by as many."""
 ENDPOINTS = 8
 """A Service with more endpoints than these is not judged: which of them it has chosen is not known."""
+CONNECTIONS = 6
+"""How often a Service is asked at once, for the same reason."""
 QUESTIONS = 3
 """How often DNS is asked at once: each time kube-proxy may choose another of its Pods."""
 _PING_HEADERS = {4: 28, 6: 48}
@@ -165,6 +167,7 @@ def large(address: str, *mtus: int) -> int:
 def questions(whole: Plan, node: str, mtus: Mapping[str, int]) -> list[Question]:
     """What a node asks; `mtus` are the smallest of each node's links."""
     asked: dict[Question, None] = {}
+    again: list[Question] = []
     own = whole.pods.get(node)
     for one in (*((own,) if own else ()), *whole.others(node)):
         asked[Question("tcp", one.address, str(one.port))] = None
@@ -175,7 +178,8 @@ def questions(whole: Plan, node: str, mtus: Mapping[str, int]) -> list[Question]
             asked[Question("ping", one.address, str(size))] = None
     for service in whole.services:
         if 0 < len(service.endpoints) <= ENDPOINTS:
-            for address, port in ((service.address, service.port), *service.endpoints):
+            for address, port in service.endpoints:
                 asked[Question("tcp", address, str(port))] = None
-    again = [Question("dns", whole.dns, whole.name)] * QUESTIONS if whole.dns and whole.name else []
+            again += [Question("tcp", service.address, str(service.port))] * CONNECTIONS
+    again += [Question("dns", whole.dns, whole.name)] * QUESTIONS if whole.dns and whole.name else []
     return [*asked, *again]

@@ -154,7 +154,11 @@ def parse_probed(text: str) -> Probed | None:
     for line in lines:
         match line.split(None, 4):
             case ["tcp", address, port, reach, *why] if port.isdecimal() and reach in set(Reach):
-                tcp[address, int(port)] = Answer(Reach(reach), " ".join(why) or _words(reach))
+                answer = Answer(Reach(reach), " ".join(why) or _words(reach))
+                if (
+                    answer.reach is Reach.OPEN or (address, int(port)) not in tcp
+                ):  # it may be asked several times
+                    tcp[address, int(port)] = answer
             case ["ping", address, size, said, *_] if size.isdecimal():
                 pings[address, int(size)] = said
             case ["dns", _, _, *said]:

@@ -15,6 +15,7 @@ from tests.unit.model.doctor.doctor_world import (
     node,
     node_object,
     objects,
+    pod,
     server,
 )
 
@@ -100,6 +101,27 @@ def test_one_of_several_api_servers_explains_nothing_elsewhere_while_the_others_
     assert [one.kind for one in causes_only(found, api_served=True)] == ["api-silent", "proxy-down"]
 
 
+def test_only_hosts_that_cluster_dns_depends_on_explain_that_it_is_silent() -> None:
+    found = [finding("proxy-down", "a"), finding("dns-silent", "b")]
+    assert [one.kind for one in causes_only(found)] == ["proxy-down"], "who knows?"
+    assert [one.kind for one in causes_only(found, dns_hosts=frozenset("a"))] == ["proxy-down"]
+    assert [one.kind for one in causes_only(found, dns_hosts=frozenset("c"))] == ["proxy-down", "dns-silent"]
+    found[1] = finding("dns-silent", "a")
+    assert [one.kind for one in causes_only(found, dns_hosts=frozenset("c"))] == ["proxy-down"]
+
+
+def test_a_cause_at_the_far_end_of_a_pair_explains_it_and_one_at_a_third_host_does_not() -> None:
+    lost = replace(finding("packets-dropped", "a"), about=("b",))
+    for where, left in (("a", 1), ("b", 1), ("c", 2)):
+        assert len(causes_only([finding("ip-forward-off", where), lost])) == left, where
+
+
+def test_a_scheduler_that_is_down_explains_what_waits_only_where_no_other_leads() -> None:
+    found = [finding("scheduler-down", "a"), finding("dns-down")]
+    assert len(causes_only(found)) == 2
+    assert [one.kind for one in causes_only([*found, finding("no-leader")])] == ["scheduler-down"]
+
+
 def test_a_warning_that_something_may_break_explains_nothing_that_is_broken() -> None:
     pinned = finding("proxy-server")
     found = [pinned, finding("service-silent", "b")]
@@ -117,6 +139,22 @@ def test_the_api_serves_where_the_endpoint_does_from_every_host_and_else_where_a
     assert replace(whole, status=replace(status, servers=[lost])).api_served
     assert not replace(whole, status=replace(status, endpoint=[], servers=[lost])).api_served
     assert not replace(whole, status=replace(status, endpoint=[], servers=[])).api_served
+
+
+def test_cluster_dns_depends_on_the_nodes_of_its_pods_and_on_those_where_one_waits_for() -> None:
+    def dns(name: str, node: str) -> dict[str, object]:
+        return pod(name, node, **{"k8s-app": "kube-dns"})
+
+    def of(*pods: dict[str, object], **nodes: bool) -> object:
+        objects_ = replace(
+            objects(), pods=pods, nodes=[node_object(name, ready=up) for name, up in nodes.items()]
+        )
+        return facts(objects=objects_).dns_hosts
+
+    assert of(dns("a", "w1"), dns("b", "cp1"), cp1=True, w1=True, cp2=False) == {"w1", "cp1"}
+    assert of(dns("a", "w1"), dns("b", ""), cp1=True, w1=True, cp2=False) == {"w1", "cp2"}
+    assert of(pod("kube-proxy-x", "w1"), w1=True) is None
+    assert facts(objects=None).dns_hosts is None
 
 
 def test_hosts_where_nothing_explains_it_stay() -> None:

@@ -373,6 +373,28 @@ def test_a_service_that_is_silent_on_one_node_is_its_kube_proxy() -> None:
     )
 
 
+@pytest.mark.parametrize(("away", "count"), [(1, 1), (2, 0)])
+def test_a_service_is_judged_while_most_of_those_behind_it_answer(away: int, count: int) -> None:
+    """It is asked several times, and has met one of them by then."""
+    behind = (("192.0.2.1", 6443), ("192.0.2.2", 6443), ("192.0.2.3", 6443))
+    node = sent("w1", services={"10.96.0.1": SILENT})
+    assert node.probed is not None
+    answers = dict.fromkeys(behind, OPEN) | dict.fromkeys(behind[:away], REFUSED)
+    found = world(replace(node, probed=replace(node.probed, tcp={**node.probed.tcp, **answers})))
+    api = ServiceTarget("default/kubernetes", "10.96.0.1", 443, behind)
+    found = replace(found, plan=replace(found.plan, services=(api,)))
+    silent = [one for one in symptoms(found) if one.hosts == ("w1",) and one.kind == "service-silent"]
+    assert len(silent) == count
+    assert all(one.evidence[0].endswith("2 of 3 behind it answer") for one in silent)
+
+
+def test_a_question_that_is_asked_several_times_has_its_best_answer() -> None:
+    lines = ["silent", "open", "refused"]
+    found = parse_probed("".join(f"tcp 10.96.0.1 443 {line}\n" for line in lines) + "end\n")
+    assert found is not None
+    assert found.reaches("10.96.0.1", 443)
+
+
 def test_a_service_is_not_judged_while_somebody_behind_it_is_silent() -> None:
     node = sent("w1", lost(("w1", "cp1")), services={"10.96.0.10": SILENT})
     assert kinds(world(node)) == [("packets-dropped", ("w1",))]
