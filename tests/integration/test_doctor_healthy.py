@@ -109,8 +109,3 @@ def test_just_after_a_conversion(healthy: Healthy) -> None:
 def test_three_control_planes_and_two_workers(healthy: Healthy) -> None:
     """The same cluster, later."""
     healthy.silent(healthy.file(FIRST, *LATER, *WORKERS))
-
-
-def test_three_under_load(healthy: Healthy) -> None:
-    with load(healthy.lab, (FIRST, *LATER, *WORKERS)):
-        healthy.silent(healthy.file(FIRST, *LATER, *WORKERS))
