@@ -33,6 +33,8 @@ _OBJECTS = 8.0
 PAUSE = 4.0
 """Seconds from the last host's answer to the second look: in this time a container or a unit that restarts by
 itself has begun again."""
+_LOOKS = 2
+"""More looks than the first: one, and another where a kubelet had just been started again in it."""
 _NAMED = 3
 """So many hosts that have not answered are named."""
 
@@ -144,12 +146,15 @@ class Doctor:
         found = symptoms(facts)
         if found:
             async with events.phase("doctor-again", "second look at what was found") as phase:
-                phase.progress("wait for what passes by itself")
-                await self._pause(began, facts)
-                facts = await self.ask(phase, again=True)
-                phase.progress("packets between nodes")
-                facts = await self.probe(facts)
-                found = confirmed(found, symptoms(facts))
+                for _ in range(_LOOKS):
+                    phase.progress("wait for what passes by itself")
+                    await self._pause(began, facts)
+                    facts = await self.ask(phase, again=True)
+                    phase.progress("packets between nodes")
+                    facts = await self.probe(facts)
+                    found = confirmed(found, symptoms(facts))
+                    if not any(restless(look) for _, look in facts.looks()):
+                        break
         return Examination(tuple(causes(found, facts)), facts)
 
     async def _pause(self, began: float, facts: DoctorFacts) -> None:

@@ -54,6 +54,18 @@ _RULES = (
     Rule("kubelet-certificate", ("kubelet-dead", *_NODE)),
     Rule("host-renamed", ("kubelet-dead", *_NODE)),
     Rule("kubelet-dead", ("nothing-runs", *_NODE, *_PODS, "no-network")),
+    # Nobody looks after kube-proxy there.
+    *(
+        Rule(kind, _SERVICES)
+        for kind in (
+            "disk-full",
+            "runtime-dead",
+            "runtime-not-ready",
+            "kubelet-dead",
+            "cgroup-driver",
+            "host-renamed",
+        )
+    ),
     Rule("exec-format", (*PLANE, "nothing-runs", *_NODE, *_PODS, "no-network", "subnet-env", "dns-loop")),
     Rule("selinux-denies", (*PLANE, "nothing-runs", *_PODS, "subnet-env", "no-network")),
     Rule("selinux-denies", ("etcd-no-quorum",), anywhere=True),
@@ -118,6 +130,8 @@ _RULES = (
         Rule(kind, _DNS, dns=True)
         for kind in (
             "host-silent",
+            "host-renamed",
+            "cgroup-driver",
             "runtime-dead",
             "runtime-not-ready",
             "disk-full",

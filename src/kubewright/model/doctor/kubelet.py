@@ -114,6 +114,10 @@ _SOON = timedelta(seconds=15)
 """A kubelet that has run for as long has got through its start, in which those end that end again and again."""
 
 
+_REPORTS = timedelta(seconds=40)
+"""A kubelet that was started has told by then that its node is Ready: it says so every 10 s."""
+
+
 def restless(look: Look) -> timedelta:
     """For how much longer nobody knows whether a kubelet that runs now, and has ended repeatedly, ends again."""
     unit = look.kubelet
@@ -208,9 +212,14 @@ def _why(look: Look) -> tuple[Reason | None, tuple[str, ...]]:
 def not_ready(facts: DoctorFacts) -> Iterator[Finding]:
     """A node that its object calls not Ready, for a reason that nothing else tells (P53)."""
     objects = facts.asked.objects
+    starting = {
+        facts.node_name(node)
+        for node, look in facts.looks()
+        if look.kubelet is not None and look.kubelet.up is not None and look.kubelet.up < _REPORTS
+    }
     for item in objects.nodes if objects else ():
         status = node_status(item, facts.now)
-        if status.ready or not facts.settled(item):
+        if status.ready or not facts.settled(item) or status.name in starting:
             continue
         yield Finding(
             "node-not-ready",

@@ -203,8 +203,8 @@ def service_silent(facts: DoctorFacts) -> Iterator[Finding]:
             if probed.reaches(one.address, one.port) is not False:
                 continue
             up = sum(probed.reaches(*endpoint) is True for endpoint in one.endpoints)
-            # Each time kube-proxy may choose another of those behind it: of half of them it has met one by now.
-            if up and 2 * up >= len(one.endpoints):
+            # Each time kube-proxy may choose another of those behind it: of most of them it has met one by now.
+            if 2 * up > len(one.endpoints):
                 count = "all" if up == len(one.endpoints) else f"{up} of {len(one.endpoints)}"
                 bad.append(
                     f"Service {one.name} from {node}, {one.address} port {one.port}: "
