@@ -125,11 +125,11 @@ class StartedAgain(Machine):
     def __init__(self, *, mended: bool) -> None:
         super().__init__()
         self.mended = mended
-        self.first = 0.0
+        self.first: float | None = None
 
     async def run(self, argv: Sequence[str], **options: Any) -> Completed:
         now = asyncio.get_running_loop().time()
-        self.first = self.first or now
+        self.first = now if self.first is None else self.first
         up = 100.0 + (now - self.first if self.mended else 0.0)
         words = (
             "Id=kubelet.service LoadState=loaded UnitFileState=enabled ActiveState=active SubState=running "
