@@ -60,7 +60,9 @@ EVENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
-@pytest.mark.parametrize(("moment", "workers"), [("early", 0), ("middle", 1), ("late", 1)])
+@pytest.mark.parametrize(
+    ("moment", "workers"), [("early", 0), pytest.param("middle", 1, marks=pytest.mark.soak), ("late", 1)]
+)
 def test_a_killed_apply_is_finished_by_the_next(kubewright: Kubewright, moment: str, workers: int) -> None:
     lab = fresh_machines(kubewright, workers=workers)
     process = kubewright.start("apply", "-f", lab.places.cluster_yaml, "-o", "json")

@@ -80,6 +80,7 @@ def timed(factory: Factory, planes: Sequence[str]) -> tuple[HaCluster, float]:
 # -- apply is killed ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 @on_one_kind
 def test_a_killed_growth_is_finished_by_the_next(
     factory: Factory, tmp_path: Path, kubewright: Kubewright
