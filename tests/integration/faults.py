@@ -54,6 +54,16 @@ serves() {
 """
 
 
+_POD_THERE = """
+served() { system get pods -l k8s-app=kube-dns --field-selector "spec.nodeName=$1" | grep -q 1/1; }
+if ! served "$1"; then
+  dns_on "\\"$1\\""
+  until served "$1"; do sleep 0.5; done
+fi
+"""
+"""Those of cluster DNS move where they have to: at the beginning they are on the workers."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Something that is broken on one machine."""
@@ -80,9 +90,17 @@ class Fault:
     fix: bool = False
     """`doctor --fix` mends it."""
 
+    asked: bool = False
+    """It shows in packets to a Pod of the machine: there must be one."""
+
     def parts(self, machine: str) -> frozenset[str]:
         """What it is about, with the machine."""
         return self.touches | {machine}
+
+    def prepare(self, lab: Lab, machine: str) -> None:
+        """What it takes to be seen, while all is well."""
+        if self.asked:
+            on(lab, "cp1", _TOOLS + _POD_THERE, machine)
 
     def make(self, lab: Lab, machine: str) -> None:
         """Break it, and wait until that shows."""
@@ -93,6 +111,8 @@ class Fault:
     def mend(self, lab: Lab, machine: str) -> None:
         """Bring back what was."""
         on(lab, machine, _TOOLS + self.mends)
+        if self.asked:
+            on(lab, "cp1", f"{_TOOLS} dns_on null")
 
     def named(self, machine: str) -> tuple[str, str, tuple[str, ...]]:
         """What the finding is to be: its kind, pitfall, and hosts."""
@@ -133,11 +153,11 @@ def _manifest(part: str, kind: str, pitfall: str, *touches: str) -> tuple[Fault,
     )  # fmt: skip
 
 
-def _rule(name: str, pitfall: str, kind: str, rule: str, *touches: str) -> Fault:
+def _rule(name: str, pitfall: str, kind: str, rule: str, *touches: str, asked: bool = False) -> Fault:
     table, _, text = rule.partition(" ")
     return Fault(
         name, pitfall, kind, f"iptables -w -t {table} -I {text}", f"iptables -w -t {table} -D {text}",
-        WORKERS, touches=_of("packets", *touches),
+        WORKERS, touches=_of("packets", *touches), asked=asked,
     )  # fmt: skip
 
 
@@ -338,10 +358,12 @@ FAULTS = (
         ">/etc/cni/net.d/05-flannel.conflist",
         "rm /etc/cni/net.d/05-flannel.conflist", touches=_of("dns"),
     ),
-    _rule("packets", "P39", "packets-dropped", "filter FORWARD -i eth0 -d 10.244.0.0/16 -j DROP"),
+    _rule(
+        "packets", "P39", "packets-dropped", "filter FORWARD -i eth0 -d 10.244.0.0/16 -j DROP", "dns", asked=True
+    ),
     _rule(
         "mtu", "P39", "packets-too-large",
-        "filter FORWARD -i eth0 -d 10.244.0.0/16 -m length --length 1400:65535 -j DROP",
+        "filter FORWARD -i eth0 -d 10.244.0.0/16 -m length --length 1400:65535 -j DROP", "dns", asked=True,
     ),
     # -- DNS ---------------------------------------------------------------------------------------------------
     _rule("dns-port", "P04", "dns-silent", "raw OUTPUT -p udp -d 10.96.0.10 --dport 53 -j DROP", "dns"),

@@ -137,6 +137,8 @@ def each_is_named(patient: Patient, made: Sequence[Made], *, looks: int = 1) -> 
             made, key=lambda one: one[0].api
         ):  # those are mended first: kubectl asks them
             stack.callback(fault.mend, patient.lab, place)
+        for fault, place in made:
+            fault.prepare(patient.lab, place)
         list(pool.map(lambda one: one[0].make(patient.lab, one[1]), made))
         for _ in range(looks):
             findings = patient.findings()
@@ -230,6 +232,7 @@ def test_p53_a_host_that_is_dead_and_one_that_is_frozen(patient: Patient) -> Non
 def test_p42_check_names_the_node_whose_pods_do_not_answer(patient: Patient) -> None:
     packets = BY_NAME["packets"]
     try:
+        packets.prepare(patient.lab, "w1")
         packets.make(patient.lab, "w1")
         run = patient.kubewright("check", "-f", patient.file, "-o", "json", code=None)
     finally:
