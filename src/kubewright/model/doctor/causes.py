@@ -92,6 +92,8 @@ _RULES = (
     Rule("api-certificate", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("api-silent", CONTROLLERS),
     Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True, away=True),
+    # Whoever was connected to one that hangs waits for it, whatever the endpoint does.
+    Rule("api-silent", ("network-pod-down",), anywhere=True),
     Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True, away=True),
     Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
     Rule("kubelet-server", (*_NODE, "endpoint-silent")),

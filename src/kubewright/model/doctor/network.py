@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from kubewright.model.doctor.cni import configurations, misplaced, plugins, pod_network, subnets
@@ -13,13 +14,14 @@ from kubewright.model.doctor.look import CNI_DIR, SUBNET_ENV, Look
 from kubewright.model.doctor.pods import STARTED
 from kubewright.model.doctor.reserved import FREE_ADDRESSES, dead_reservations
 from kubewright.model.objects import SYSTEM
-from kubewright.model.status import node_status, pod_trouble
+from kubewright.model.status import node_status, parse_time, pod_trouble
 
 REMOVE_BRIDGE = "remove-bridge"
 """The fix that removes a bridge of an older pod network."""
 _MANY = 10
 _FEW_LEFT = 5
 _AGAIN = 2
+_A_MOMENT = timedelta(seconds=30)
 _NETWORKS = re.compile(r"flannel|calico|cilium|weave|canal|antrea|kube-router|kubewright-network")
 
 
@@ -186,7 +188,7 @@ def daemon_pods(facts: DoctorFacts) -> Iterator[Finding]:
                     yield _missing(name, title, why, network)
             elif not node_status(node, facts.now).ready or not (facts.settled(pod) or _fails(pod)):
                 continue
-            elif trouble := pod_trouble(pod):
+            elif (trouble := pod_trouble(pod)) and not _just_now(pod, facts.now):
                 yield _ill(facts.node(title), name, title, f"{pod['metadata']['name']}: {trouble}", network)
 
 
@@ -223,6 +225,19 @@ def _fails(pod: Mapping[str, Any]) -> bool:
     """Whether a young Pod has been started again already."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(one.get("restartCount", 0) >= _AGAIN for one in statuses)
+
+
+def _just_now(pod: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a Pod whose containers run has not been ready for a moment: on a busy host a probe may be late."""
+    status = pod.get("status") or {}
+    if not all("running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()):
+        return False
+    since = [
+        str(one.get("lastTransitionTime") or "")
+        for one in status.get("conditions") or ()
+        if one.get("type") == "Ready"
+    ]
+    return bool(since and since[0]) and now - parse_time(since[0]) < _A_MOMENT
 
 
 def _owned(pod: Mapping[str, Any], name: str) -> bool:

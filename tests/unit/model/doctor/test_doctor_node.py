@@ -441,6 +441,17 @@ def test_a_proxy_that_does_not_run_is_named_with_its_state() -> None:
     assert "CrashLoopBackOff" in found.evidence[0]
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(9, []), (40, [("network-pod-down", ("w1",))])])
+def test_a_pod_that_runs_and_was_not_ready_for_a_moment_is_no_fault(
+    seconds: int, expected: list[object]
+) -> None:
+    late = pod("kubewright-network-w1", "w1", owner="kubewright-network", state={"running": {}})
+    since = f"{NOW - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+    late["status"]["conditions"][0]["lastTransitionTime"] = since
+    rest = without_pods("kubewright-network", "w1")
+    assert kinds(facts(objects=replace(objects(), pods=[*rest, late]))) == expected
+
+
 @pytest.mark.parametrize(("restarts", "expected"), [(1, []), (2, [("proxy-down", ("w1",))])])
 def test_a_young_pod_is_named_once_it_has_failed_twice(restarts: int, expected: list[object]) -> None:
     young = pod("kube-proxy-w1", "w1", owner="kube-proxy", state={"waiting": {"reason": "CrashLoopBackOff"}})
