@@ -44,8 +44,6 @@ class Finding:
     """What is wrong, in one sentence without the host's name and without a full stop."""
     hosts: tuple[str, ...] = ()
     """Where; empty for the cluster."""
-    about: tuple[str, ...] = ()
-    """Other hosts that may be the cause of it, as the far ends of pairs."""
     pitfall: str = ""
     """The id of its row, as in `P01`; empty where there is none."""
     evidence: tuple[str, ...] = ()
@@ -55,6 +53,8 @@ class Finding:
     mend: tuple[str, ...] = ()
     """Commands, or what a person has to do."""
     fixes: tuple[Fix, ...] = ()
+    about: tuple[str, ...] = ()
+    """Other hosts that may be the cause of it, as the far ends of pairs."""
 
     def as_dict(self) -> dict[str, Any]:
         """The finding as `doctor -o json` prints it."""
