@@ -11,7 +11,7 @@ import importlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,14 @@ SETTLE_SECONDS = 0.02
 """Changes that come together (ten nodes joining) are worked on together."""
 QUIET_FAILURES = 2
 """So many failures in a row are a start like any other: kube-proxy or the API server is not there yet (P40)."""
+
+AGAIN_SECONDS = 2.0
+"""Between looks while something is wrong here: what somebody mends is seen soon."""
+
+
+def pause(problems: Collection[str], resync: float) -> float:
+    """Seconds until the node is looked at again, where nothing tells of a change before."""
+    return min(AGAIN_SECONDS, resync) if {*problems} - {"api"} else resync
 
 
 class Agent:
@@ -100,7 +108,7 @@ class Agent:
             async with asyncio.TaskGroup() as group:
                 while True:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(self.options.resync):
+                        async with asyncio.timeout(pause(self.state.problems, self.options.resync)):
                             await self._changed.wait()
                     self._changed.clear()
                     self.state.beat = time.monotonic()

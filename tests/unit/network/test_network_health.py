@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from kubewright.errors import KubewrightError
 from kubewright.network import health
+from kubewright.network.agent import pause
 from kubewright.network.health import State, application, serve
 from kubewright.network.plan import NodeInfo, Route, RoutePlan
 
@@ -94,3 +95,12 @@ async def test_a_taken_health_address_is_one_clear_error(monkeypatch: pytest.Mon
         assert taken.port is not None
         with pytest.raises(KubewrightError, match=f"--health-address 127.0.0.1:{taken.port}: .*in use"):
             await serve(working(), "127.0.0.1", taken.port)
+
+
+@pytest.mark.parametrize(
+    ("problems", "seconds"), [((), 30), (("api",), 30), (("cni",), 2), (("api", "forwarding"), 2)]
+)
+def test_what_is_wrong_on_the_node_is_looked_at_often(problems: tuple[str, ...], seconds: float) -> None:
+    """Nothing tells when somebody mends it; that the API is back is told."""
+    assert pause(problems, 30.0) == seconds
+    assert pause(problems, 1.0) == 1.0

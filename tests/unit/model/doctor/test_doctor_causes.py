@@ -135,15 +135,17 @@ def test_the_api_serves_where_the_endpoint_does_from_every_host_and_else_where_a
     assert whole.api_served
     status = whole.status
     lost = replace(status.endpoint[0], answers=False, ready=False)
-    assert not replace(whole, status=replace(status, endpoint=[lost, *status.endpoint[1:]])).api_served
-    assert replace(whole, status=replace(status, servers=[lost])).api_served
-    assert not replace(whole, status=replace(status, endpoint=[], servers=[lost])).api_served
-    assert not replace(whole, status=replace(status, endpoint=[], servers=[])).api_served
+    assert not replace(whole, status=replace(status, endpoint=(lost, *status.endpoint[1:]))).api_served
+    assert replace(whole, status=replace(status, servers=(lost,))).api_served
+    assert not replace(whole, status=replace(status, endpoint=(), servers=(lost,))).api_served
+    assert not replace(whole, status=replace(status, endpoint=(), servers=())).api_served
 
 
 def test_cluster_dns_depends_on_the_nodes_of_its_pods_and_on_those_where_one_waits_for() -> None:
     def dns(name: str, node: str) -> dict[str, object]:
-        return pod(name, node, **{"k8s-app": "kube-dns"})
+        return pod(name, node) | {
+            "metadata": {"name": name, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}
+        }
 
     def of(*pods: dict[str, object], **nodes: bool) -> object:
         objects_ = replace(
