@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("startup", "dns_qps", "ssh_upload", "node_commands", "kubeadm", "ha")
+BENCHMARKS = ("startup", "dns_qps", "ssh_upload", "node_commands", "doctor", "kubeadm", "ha")
 
 
 def main() -> None:
