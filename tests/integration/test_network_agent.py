@@ -60,7 +60,8 @@ class Net:
 
 @pytest.fixture
 async def net(tmp_path: Path) -> AsyncIterator[Net]:
-    new = not NAMESPACES.exists()  # on a computer that never had a namespace, `ip` makes and mounts it
+    # On a computer that never had a namespace, `ip` makes and mounts it.
+    was, mounted = NAMESPACES.exists(), NAMESPACES.is_mount()
     before = run("ip", "netns", "list")
     api = FakeApi()
     net = Net(tmp_path, api)
@@ -82,9 +83,10 @@ async def net(tmp_path: Path) -> AsyncIterator[Net]:
             if line.startswith(PREFIX):
                 run("ip", "netns", "del", line.split()[0])
         assert run("ip", "netns", "list") == before
-        if new and not any(NAMESPACES.iterdir()):
+        if not mounted and not any(NAMESPACES.iterdir()):
             run("umount", str(NAMESPACES))
-            NAMESPACES.rmdir()
+            if not was:
+                NAMESPACES.rmdir()
 
 
 async def put(net: Net, node: Node) -> None:
