@@ -80,8 +80,6 @@ class Fault:
     """A command on that machine that succeeds when the fault has shown itself."""
     cluster: bool = False
     """The finding is of the cluster, and names no host."""
-    hosts: tuple[str, ...] = ()
-    """Those that it names, where it is not the machine on which it was made."""
     touches: frozenset[str] = frozenset()
     """What it is about: two faults with one of these in common are not made at once, for one may hide
     the other, and neither are two on one machine."""
@@ -116,7 +114,7 @@ class Fault:
 
     def named(self, machine: str) -> tuple[str, str, tuple[str, ...]]:
         """What the finding is to be: its kind, pitfall, and hosts."""
-        return self.kind, self.pitfall, () if self.cluster else self.hosts or (machine,)
+        return self.kind, self.pitfall, () if self.cluster else (machine,)
 
 
 def _of(*names: str) -> frozenset[str]:
@@ -169,14 +167,22 @@ def _foreign(path: str) -> str:
     return f"[ ! -e {path} ] || away {path}; {content} >{path}; chmod 755 {path}"
 
 
-def _signed(target: str, days: int, *, key: str = "") -> str:
-    """A certificate as another one is, which ends in some days from now."""
-    pki = "/etc/kubernetes/pki"
-    authority = f"{pki}/etcd/ca" if "/etcd/" in target else f"{pki}/ca"
+def _signed(target: str, days: int) -> str:
+    """Prints a certificate of the cluster's CA as another one is, which ends in some days from now."""
     return (
-        f"openssl x509 -x509toreq -in {target} -signkey {key or target.replace('.crt', '.key')} "
+        f"openssl x509 -x509toreq -in {target} -signkey {target.replace('.crt', '.key')} "
         f"-copy_extensions copyall 2>/dev/null | openssl x509 -req -days {days} -copy_extensions copyall "
-        f"-CA {authority}.crt -CAkey {authority}.key 2>/dev/null"
+        "-CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key 2>/dev/null"
+    )
+
+
+def _kubelets(days: int) -> str:
+    """Gives the kubelet another client certificate, with its key, which ends in some days from now."""
+    return (
+        f"pem=$(readlink -f {_PEM}); keep $pem; echo $pem >$kept/pem; "
+        "openssl x509 -in $pem >/run/old.crt; openssl pkey -in $pem >/run/old.key; "
+        f"{_signed('/run/old.crt', days)} >/run/new.crt; cat /run/new.crt /run/old.key | write $pem; "
+        "rm /run/old.* /run/new.crt; restarted"
     )
 
 
@@ -261,20 +267,12 @@ FAULTS = (
         "systemctl stop squatter; restarted", seen=_DIES,
     ),
     Fault(
-        "expired", "P22", "kubelet-certificate",
-        f"pem=$(readlink -f {_PEM}); keep $pem; echo $pem >$kept/pem; cd /run; "
-        f"openssl x509 -in $pem >/run/old.crt; openssl pkey -in $pem >/run/old.key; "
-        f"{_signed('/run/old.crt', -1)} >/run/new.crt; cat /run/new.crt /run/old.key | write $pem; "
-        "rm /run/old.* /run/new.crt; restarted",
-        "back $(cat $kept/pem); restarted", PLANES, seen=_DIES,
+        "expired", "P22", "kubelet-certificate", _kubelets(-1), "back $(cat $kept/pem); restarted", PLANES,
+        seen=_DIES,
     ),
     Fault(
         "rotation", "P23", "kubelet-rotation",
-        f"edit {_KUBELET} 's/^rotateCertificates.*/rotateCertificates: false/'; "
-        f"pem=$(readlink -f {_PEM}); keep $pem; echo $pem >$kept/pem; "
-        f"openssl x509 -in $pem >/run/old.crt; openssl pkey -in $pem >/run/old.key; "
-        f"{_signed('/run/old.crt', 9)} >/run/new.crt; cat /run/new.crt /run/old.key | write $pem; "
-        "rm /run/old.* /run/new.crt; restarted",
+        f"edit {_KUBELET} 's/^rotateCertificates.*/rotateCertificates: false/'; {_kubelets(9)}",
         f"back {_KUBELET}; back $(cat $kept/pem); restarted", PLANES,
     ),
     Fault(

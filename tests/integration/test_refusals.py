@@ -47,16 +47,19 @@ class Node:
         self.kubewright, self.lab, self.directory = kubewright, lab, directory
         self.host = host_options(lab, FIRST)
 
-    def init(self, *words: str | Path, code: ExitCode | int) -> Run:
-        """A dry run, which checks as a real one does. CoreDNS has no image here."""
+    def init(self, *words: str | Path, code: ExitCode) -> Run:
+        """CoreDNS has no image here."""
         ignored = ("--ignore-preflight-errors", "ImagePull")
-        return self.kubewright("init", "--dry-run", *words, *ignored, *self.host, code=int(code))
+        return self.kubewright("init", *words, *ignored, *self.host, code=int(code))
+
+    def fit(self, *words: str | Path) -> None:
+        """A dry run, which checks as a real one does, finds nothing."""
+        self.init("--dry-run", *words, code=ExitCode.OK)
 
     def refused(self, *words: str | Path, code: ExitCode = ExitCode.HOST_NOT_FIT) -> str:
         """What a real run says, which changes nothing."""
         before = on(self.lab, FIRST, STATE)
-        ignored = ("--ignore-preflight-errors", "ImagePull")
-        run = self.kubewright("init", *words, *ignored, *self.host, code=int(code))
+        run = self.init(*words, code=code)
         assert on(self.lab, FIRST, STATE) == before
         return run.err
 
@@ -91,7 +94,7 @@ def changed(lab: Lab, how: str, back: str) -> Iterator[None]:
 
 def test_the_host_is_fit(node: Node) -> None:
     """All that is refused below is refused for what was done to it."""
-    node.init(code=0)
+    node.fit()
 
 
 # -- etcd, versions -----------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ def test_p02_an_external_etcd_needs_neither_port_nor_directory(node: Node) -> No
                 "etcd": {"external": {"endpoints": ["https://127.0.0.1:2379"], **external}},
             })
         )  # fmt: skip
-        node.init("--config", path, code=0)
+        node.fit("--config", path)
         found = node.errors()
         assert {*found} == {"Port-2379", "Port-2380", "DirAvailable--var-lib-etcd"}
         assert found["Port-2379"].startswith("port 2379 is in use by etcd (P44)")
@@ -193,7 +196,7 @@ def test_p47_several_runtimes_without_a_choice(node: Node) -> None:
         with start_on(node.lab, FIRST, script):
             until_on(node.lab, FIRST, "[ -S /run/crio/crio.sock ]")
             said = node.refused()
-            node.init("--cri-socket", "/run/containerd/containerd.sock", code=0)
+            node.fit("--cri-socket", "/run/containerd/containerd.sock")
     finally:
         on(node.lab, FIRST, "rm -rf /run/crio")
     sockets = "/run/containerd/containerd.sock, /var/run/crio/crio.sock"
@@ -223,7 +226,7 @@ def test_p45_too_few_processors(node: Node) -> None:
     write(node.lab, FIRST, "/usr/local/bin/nproc", b"#!/bin/sh\necho 1\n", 0o755)
     try:
         assert node.error("NumCPU") == "1 CPU; a control plane needs 2 (P45) (add one)"
-        node.init("--ignore-preflight-errors", "NumCPU,ImagePull", code=0)
+        node.fit("--ignore-preflight-errors", "NumCPU,ImagePull")
     finally:
         on(node.lab, FIRST, "rm /usr/local/bin/nproc")
 

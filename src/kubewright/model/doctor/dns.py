@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from kubewright.model.doctor.facts import DoctorFacts
 from kubewright.model.doctor.finding import Finding, Severity
+from kubewright.model.doctor.plan import is_dns
 from kubewright.model.objects import SYSTEM
 from kubewright.model.status import pod_trouble
 
-_LABEL = "k8s-app"
-_DNS = "kube-dns"
+_SELECTED = "-l k8s-app=kube-dns"
 _LOOP = re.compile(r"plugin/loop: .*(loop detected|detected for zone)", re.IGNORECASE)
 """What CoreDNS says last, in its versions until 1.2 and later."""
 
@@ -48,14 +48,12 @@ def down(facts: DoctorFacts) -> Iterator[Finding]:
     objects = facts.asked.objects
     for item in objects.deployments if objects else ():
         meta = item["metadata"]
-        if (meta.get("labels") or {}).get(_LABEL) != _DNS or not facts.settled(item):
+        if not is_dns(item) or not facts.settled(item):
             continue
         wanted = (item.get("spec") or {}).get("replicas", 1)
         if not wanted or (item.get("status") or {}).get("readyReplicas"):
             continue
-        pods = [
-            pod for pod in facts.system_pods() if (pod["metadata"].get("labels") or {}).get(_LABEL) == _DNS
-        ]
+        pods = facts.dns_pods()
         troubles = [f"Pod {pod['metadata']['name']}: {pod_trouble(pod)}" for pod in pods if pod_trouble(pod)]
         pending = any((pod.get("status") or {}).get("phase") == "Pending" for pod in pods)
         yield Finding(
@@ -66,8 +64,8 @@ def down(facts: DoctorFacts) -> Iterator[Finding]:
             evidence=(f"Deployment {SYSTEM}/{meta['name']}: 0 of {wanted} ready", *troubles[:3]),
             breaks="no name of a service or of the world is resolved in Pods",
             mend=(
-                f"kubectl -n {SYSTEM} describe pods -l {_LABEL}={_DNS}",
-                f"kubectl -n {SYSTEM} logs -l {_LABEL}={_DNS}",
+                f"kubectl -n {SYSTEM} describe pods {_SELECTED}",
+                f"kubectl -n {SYSTEM} logs {_SELECTED}",
             ),
         )
 

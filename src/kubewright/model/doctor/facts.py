@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kubewright.model.doctor.look import Look
-from kubewright.model.doctor.plan import Plan
+from kubewright.model.doctor.plan import Plan, is_dns
 from kubewright.model.doctor.probes import Probed
 from kubewright.model.doctor.reserved import Reservation
 from kubewright.model.objects import SYSTEM, Object, read_mapping
@@ -50,6 +50,7 @@ class Container:
     """Its image's name, or id."""
     architecture: str = ""
     """What the image is for; asked only of one that has failed, and empty where the runtime does not say."""
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +181,7 @@ class DoctorFacts:
     def dns_hosts(self) -> frozenset[str] | None:
         """The hosts that cluster DNS depends on: those with a Pod of it, and where one waits for a node,
         those that are not Ready. None where the API does not tell."""
-        objects = self.asked.objects
-        pods = [
-            pod
-            for pod in self.system_pods()
-            if (pod["metadata"].get("labels") or {}).get("k8s-app") == "kube-dns"
-        ]
+        objects, pods = self.asked.objects, self.dns_pods()
         if objects is None or not pods:
             return None
         nodes = {str((pod.get("spec") or {}).get("nodeName") or "") for pod in pods}
@@ -205,6 +201,10 @@ class DoctorFacts:
         """The Pods of kube-system."""
         pods = self.asked.objects.pods if self.asked.objects else ()
         return [dict(pod) for pod in pods if pod["metadata"].get("namespace") == SYSTEM]
+
+    def dns_pods(self) -> list[Object]:
+        """Those of them that are cluster DNS'."""
+        return [pod for pod in self.system_pods() if is_dns(pod)]
 
     def settled(self, item: Mapping[str, object]) -> bool:
         """Whether an object is old enough that what is missing of it is missed."""

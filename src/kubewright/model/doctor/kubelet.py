@@ -133,7 +133,7 @@ def dead(facts: DoctorFacts) -> Iterator[Finding]:
         if not look.joined or unit is None:
             continue
         runs = unit.active == "active"
-        loops = runs and restless(look) > timedelta()
+        loops = restless(look) > timedelta()
         if runs and not loops:
             continue
         stopped = unit.file == "masked" or (unit.active == "inactive" and unit.result in ("", "success"))

@@ -86,8 +86,7 @@ def plan(
         meta = pod["metadata"]
         if meta.get("namespace") in closed:
             continue
-        dns = (meta.get("labels") or {}).get("k8s-app") == "kube-dns"
-        rank = (not found.proven, not dns, meta.get("namespace") != SYSTEM, found.name)
+        rank = (not found.proven, not is_dns(pod), meta.get("namespace") != SYSTEM, found.name)
         if found.node not in best or rank < best[found.node][0]:
             best[found.node] = rank, found
     behind = {_key(one): one for one in endpoints}
@@ -155,6 +154,11 @@ def _service(service: Object, endpoints: Object | None, port: int) -> ServiceTar
         for one in subset.get("addresses") or ()
     ]
     return ServiceTarget("/".join(_key(service)), address, port, tuple(behind))
+
+
+def is_dns(item: Object) -> bool:
+    """Whether a Pod or a workload is cluster DNS', by its label."""
+    return bool((item["metadata"].get("labels") or {}).get("k8s-app") == "kube-dns")
 
 
 def large(address: str, *mtus: int) -> int:

@@ -155,9 +155,8 @@ def parse_probed(text: str) -> Probed | None:
         match line.split(None, 4):
             case ["tcp", address, port, reach, *why] if port.isdecimal() and reach in set(Reach):
                 answer = Answer(Reach(reach), " ".join(why) or _words(reach))
-                if (
-                    answer.reach is Reach.OPEN or (address, int(port)) not in tcp
-                ):  # it may be asked several times
+                # It may have been asked several times.
+                if answer.reach is Reach.OPEN or (address, int(port)) not in tcp:
                     tcp[address, int(port)] = answer
             case ["ping", address, size, said, *_] if size.isdecimal():
                 pings[address, int(size)] = said
