@@ -105,6 +105,7 @@ class RuntimeContainer:
     attempt: int
     running: bool
     image: str
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ class ContainerEnd:
 def socket_path(socket: str) -> str:
     """A CRI socket's path; kubeadm takes it with `unix://` and without."""
     return socket.removeprefix("unix://")
+
+
+def _moment(nanoseconds: int) -> datetime | None:
+    """A time as the interface tells it; 0 is none."""
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC) if nanoseconds > 0 else None
 
 
 async def find_socket(host: Host) -> str:
@@ -246,7 +252,7 @@ class CriClient:
         return [
             RuntimeContainer(
                 item.id, item.pod_sandbox_id, item.metadata.name, item.metadata.attempt,
-                item.state == _RUNNING_CONTAINER, item.image.image,
+                item.state == _RUNNING_CONTAINER, item.image.image, _moment(item.created_at),
             )
             for item in answer.containers
         ]  # fmt: skip
@@ -262,10 +268,11 @@ class CriClient:
         status = answer.status
         if status.state != _ENDED_CONTAINER:
             return None
-        at = datetime.fromtimestamp(status.finished_at / 1e9, UTC) if status.finished_at > 0 else None
         span = status.finished_at - status.started_at if 0 < status.started_at <= status.finished_at else 0
         lasted = timedelta(microseconds=span / 1000) if span else None
-        return ContainerEnd(status.exit_code, status.reason, status.message, at, lasted)
+        return ContainerEnd(
+            status.exit_code, status.reason, status.message, _moment(status.finished_at), lasted
+        )
 
     async def remove_sandbox(self, identity: str) -> None:
         """Stop a Pod's containers, take it off the pod network, and remove it. One that is gone is no error."""

@@ -191,7 +191,7 @@ async def _of_runtime(cri: CriClient) -> RuntimeFacts:
         containers=tuple(
             Container(
                 sandboxes[one.sandbox].name, one.name, one.attempt, one.running, ends.get(one.id), one.image,
-                made_for.get(one.image, ""),
+                made_for.get(one.image, ""), one.created,
             )
             for one in system
         ),

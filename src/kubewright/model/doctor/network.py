@@ -21,6 +21,8 @@ REMOVE_BRIDGE = "remove-bridge"
 _MANY = 10
 _FEW_LEFT = 5
 _AGAIN = 2
+_A_START = timedelta(seconds=3)
+"""Less than there is between two looks, so that who goes on is not found in the second."""
 _A_MOMENT = timedelta(seconds=30)
 _NETWORKS = re.compile(r"flannel|calico|cilium|weave|canal|antrea|kube-router|kubewright-network")
 
@@ -188,7 +190,7 @@ def daemon_pods(facts: DoctorFacts) -> Iterator[Finding]:
                     yield _missing(name, title, why, network)
             elif not node_status(node, facts.now).ready or not (facts.settled(pod) or _fails(pod)):
                 continue
-            elif (trouble := pod_trouble(pod)) and not _just_now(pod, facts.now):
+            elif trouble := _trouble(pod, facts.now):
                 yield _ill(facts.node(title), name, title, f"{pod['metadata']['name']}: {trouble}", network)
 
 
@@ -225,6 +227,18 @@ def _fails(pod: Mapping[str, Any]) -> bool:
     """Whether a young Pod has been started again already."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(one.get("restartCount", 0) >= _AGAIN for one in statuses)
+
+
+def _trouble(pod: Mapping[str, Any], now: datetime) -> str:
+    """Why a Pod is not ready, unless it has been so for a moment only; or that it was started again just now: of
+    those that end at once, again and again, each look may meet one in the second in which it runs."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or ():
+        begun = ((one.get("state") or {}).get("running") or {}).get("startedAt")
+        if begun and one.get("restartCount", 0) >= _AGAIN and now - parse_time(begun) < _A_START:
+            ended = (one.get("lastState") or {}).get("terminated") or {}
+            code = f", with exit code {ended['exitCode']}" if "exitCode" in ended else ""
+            return f"container {one['name']}: has ended {one['restartCount']} times{code}"
+    return "" if _just_now(pod, now) else pod_trouble(pod)
 
 
 def _just_now(pod: Mapping[str, Any], now: datetime) -> bool:

@@ -38,6 +38,7 @@ from tests.unit.model.doctor.doctor_world import (
 )
 
 from kubewright.model.doctor.cni import pod_network
+from kubewright.model.doctor.diagnose import diagnose
 from kubewright.model.doctor.facts import Container, DoctorFacts, Ended, NodeFacts
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.doctor.host import amount
@@ -460,6 +461,25 @@ def test_a_young_pod_is_named_once_it_has_failed_twice(restarts: int, expected: 
     assert (
         kinds(facts(objects=replace(objects(), pods=[*without_pods("kube-proxy", "w1"), young]))) == expected
     )
+
+
+@pytest.mark.parametrize(("seconds", "restarts", "expected"), [(1, 3, 1), (9, 3, 0), (1, 1, 0)])
+def test_who_has_ended_repeatedly_is_named_in_the_second_in_which_it_runs(
+    seconds: int, restarts: int, expected: int
+) -> None:
+    """Though its kubelet calls it ready; the second look tells whether it goes on."""
+    begun = f"{NOW - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+    again = pod("kube-proxy-w1", "w1", owner="kube-proxy")
+    again["status"]["containerStatuses"] = [
+        {
+            "name": "kube-proxy", "state": {"running": {"startedAt": begun}}, "restartCount": restarts,
+            "lastState": {"terminated": {"exitCode": 1}},
+        }
+    ]  # fmt: skip
+    found = diagnose(facts(objects=replace(objects(), pods=[*without_pods("kube-proxy", "w1"), again])))
+    assert [(one.kind, one.evidence[0]) for one in found] == [
+        ("proxy-down", "kube-proxy-w1: container kube-proxy: has ended 3 times, with exit code 1")
+    ] * expected
 
 
 # -- services and DNS ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tests.unit.model.doctor.doctor_world import (
     without,
 )
 
+from kubewright.model.doctor.diagnose import diagnose
 from kubewright.model.doctor.facts import Container, Ended, RuntimeFacts
 from kubewright.model.doctor.finding import Severity
 from kubewright.model.manifests import manifest_path
@@ -148,18 +149,22 @@ def test_the_leader_that_is_missed_follows_from_a_component_that_is_down() -> No
     assert kinds(facts(broken, leases=[stale])) == [("scheduler-down", PLANES)]
 
 
-def test_a_component_that_ends_again_and_again_is_named_while_it_runs() -> None:
+@pytest.mark.parametrize(
+    ("lasted", "runs", "expected"),
+    [(1, None, True), (1, 20, True), (1, 40, False), (25, 60, True), (25, 80, False)],
+)
+def test_a_component_that_ends_again_and_again_is_named_while_it_runs(
+    lasted: int, runs: int | None, expected: bool
+) -> None:
+    """Until it has run for longer than it did before."""
     base = runtime("cp1")
-    old = tuple(
-        Container(
-            "kube-scheduler-cp1", "kube-scheduler", number, False, ended(2, lasted=timedelta(seconds=1))
-        )
-        for number in (4, 5)
-    )
-    now = Container("kube-scheduler-cp1", "kube-scheduler", 6, True)
+    end = Ended(2, at=NOW - timedelta(seconds=90), lasted=timedelta(seconds=lasted))
+    old = tuple(Container("kube-scheduler-cp1", "kube-scheduler", number, False, end) for number in (4, 5))
+    created = NOW - timedelta(seconds=runs) if runs is not None else None
+    now = Container("kube-scheduler-cp1", "kube-scheduler", 6, True, created=created)
     rest = tuple(one for one in base.containers if one.name != "kube-scheduler")
     found = facts([seen("cp1", replace(base, containers=(*rest, *old, now)))])
-    assert only(found).cause == "kube-scheduler ends again and again"
+    assert [one.cause for one in diagnose(found)] == ["kube-scheduler ends again and again"] * expected
 
 
 @pytest.mark.parametrize(
