@@ -28,7 +28,7 @@ pytestmark = ON_MACHINES
 BALANCER = "w3"
 PROXY_CLIENT = f"{PKI_DIR}/front-proxy-client.crt"
 MOMENTS = 20
-"""Of a soak; `make test` has three, at chosen phases."""
+"""Of a soak; `make test` has two, at chosen phases."""
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def _expired(lab: Lab, path: str) -> bytes:
 # -- killed, and brought back -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["certificate-served", "etcd"])
+@pytest.mark.parametrize("phase", ["certificate-served", pytest.param("etcd", marks=pytest.mark.soak)])
 def test_what_was_is_brought_back_from_a_killed_conversion(made: Converting, phase: str) -> None:
     """Killed before the cluster knows of an endpoint, and when a second control plane comes."""
     before = made.state()

@@ -16,18 +16,21 @@ pytestmark = ON_MACHINES
 
 ONE, THREE, FIVE = ["cp1"], ["cp1", "cp2", "cp3"], ["cp1", "cp2", "cp3", "cp4", "cp5"]
 MOMENTS = 20
-"""Of a soak; `make test` has two."""
+"""Of a soak; `make test` has one."""
 
 
 @pytest.fixture(scope="module")
 def factory(
     request: pytest.FixtureRequest, kubewright: Kubewright, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Factory]:
-    """Machines; `request.param` is the kind of endpoint, and for how many control planes."""
+    """One control plane, and machines for more; `request.param` is the kind of endpoint, and for how many."""
     kind, planes = request.param
     made = Factory(kubewright, kind, tmp_path_factory.mktemp(kind), control_planes=planes)
-    yield made
-    made.down()
+    try:
+        made.apply(ONE).healed()
+        yield made
+    finally:
+        made.down()
 
 
 on_one_kind = pytest.mark.parametrize("factory", [("haproxy", 3)], ids=["haproxy"], indirect=True)
@@ -39,7 +42,8 @@ on_one_kind = pytest.mark.parametrize("factory", [("haproxy", 3)], ids=["haproxy
 @on_one_kind
 @pytest.mark.quiet
 def test_nobody_notices_how_it_grows_and_shrinks(factory: Factory, tmp_path: Path) -> None:
-    grow_and_shrink(factory, tmp_path, [THREE, ONE])
+    """The run that makes it grow is killed, too, and the next one finishes it."""
+    grow_and_shrink(factory, tmp_path, [THREE, ONE], killed_after=random.uniform(2, 12))
 
 
 @pytest.mark.quiet
@@ -49,8 +53,13 @@ def test_nobody_notices_with_any_endpoint(factory: Factory, tmp_path: Path) -> N
     grow_and_shrink(factory, tmp_path, [THREE, FIVE, THREE])
 
 
-def grow_and_shrink(factory: Factory, directory: Path, sizes: Sequence[list[str]]) -> None:
-    """From one to each of these: no request fails, no write is lost, and nothing is left of those that went."""
+def grow_and_shrink(
+    factory: Factory, directory: Path, sizes: Sequence[list[str]], *, killed_after: float = 0.0
+) -> None:
+    """From one to each of these: no request fails, no write is lost, and nothing is left of those that went.
+
+    The first run may be killed after some seconds, and is begun again.
+    """
     cluster = factory.apply(ONE)
     cluster.healed()
     print(f"\n{cluster.endpoint}:")
@@ -61,6 +70,8 @@ def grow_and_shrink(factory: Factory, directory: Path, sizes: Sequence[list[str]
             cluster.load("probe", directory) as probe,
             cluster.load("write", directory, prefix=f"size-{size}") as writer,
         ):
+            if killed_after and not size:
+                killed(factory, killed_after)
             after, seconds = timed(factory, planes)
             after.healed()
         print(f"{len(cluster.control_planes)} to {len(planes)} in {seconds:.1f} s: {probe.book}", flush=True)
@@ -80,25 +91,11 @@ def timed(factory: Factory, planes: Sequence[str]) -> tuple[HaCluster, float]:
 # -- apply is killed ----------------------------------------------------------------------------------------------
 
 
-@on_one_kind
-def test_a_killed_growth_is_finished_by_the_next(
-    factory: Factory, tmp_path: Path, kubewright: Kubewright
-) -> None:
-    kill_growth(factory, tmp_path, kubewright, [random.uniform(0.2, 0.9)])
-
-
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 @on_one_kind
-def test_growth_is_killed_across_its_whole_length(
-    factory: Factory, tmp_path: Path, kubewright: Kubewright
-) -> None:
-    moments = [(number + random.random()) / MOMENTS for number in range(MOMENTS)]
-    kill_growth(factory, tmp_path, kubewright, moments)
-
-
-def kill_growth(factory: Factory, directory: Path, kubewright: Kubewright, moments: Sequence[float]) -> None:
-    """Kill `apply` after these parts of the time that growing from 1 to 3 takes; each time the next one completes.
+def test_growth_is_killed_across_its_whole_length(factory: Factory, kubewright: Kubewright) -> None:
+    """The next run completes each time.
 
     Between two moments the cluster shrinks to one again, so that each growth begins with machines that have been
     control planes and were reset.
@@ -107,22 +104,24 @@ def kill_growth(factory: Factory, directory: Path, kubewright: Kubewright, momen
     cluster, whole = timed(factory, THREE)
     cluster.healed()
     print(f"\na growth that nobody kills: {whole:.1f} s")
-    for number, part in enumerate(moments, 1):
+    for number in range(MOMENTS):
+        part = (number + random.random()) / MOMENTS
+        factory.apply(ONE).healed()
         while (ended := killed(factory, part * whole)) is not None:
+            factory.apply(ONE).healed()
             whole = ended  # it was faster this time: once more, at an earlier moment
         cluster, seconds = timed(factory, THREE)
         cluster.healed()
         plan = kubewright("plan", "-f", factory.file(THREE), "-o", "json").document
         assert plan["changes"] == [], plan
         print(
-            f"{number:2}. killed after {part * whole:.1f} s; the next run took {seconds:.1f} s: no stray member",
+            f"{number + 1:2}. killed after {part * whole:.1f} s; the next took {seconds:.1f} s: no stray member",
             flush=True,
         )
 
 
 def killed(factory: Factory, moment: float) -> float | None:
     """Kill an `apply` from one to three after so many seconds; where it had ended before, after how many."""
-    factory.apply(ONE).healed()
     process = factory.start(THREE)
     started = time.monotonic()
     try:
