@@ -321,9 +321,20 @@ def _younger(meta: Object, now: datetime, age: timedelta) -> bool:
     return created is not None and now - parse_time(created) < age
 
 
-def _since(condition: Object, now: datetime) -> str:
+def ready_for(item: Object, now: datetime) -> timedelta | None:
+    """For how long a Node or Pod has been Ready, or not Ready, as it is now; None where that was not said."""
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    return next((_age(one, now) for one in conditions if one.get("type") == "Ready"), None)
+
+
+def _age(condition: Object, now: datetime) -> timedelta | None:
     when = condition.get("lastTransitionTime")
-    return f" for {span(now - parse_time(when))}" if when else ""
+    return now - parse_time(when) if when else None
+
+
+def _since(condition: Object, now: datetime) -> str:
+    age = _age(condition, now)
+    return f" for {span(age)}" if age is not None else ""
 
 
 def _taint(taint: Object) -> str:

@@ -17,7 +17,7 @@ from kubewright.model.kubeconfig import KUBELET_CLIENT_CURRENT
 from kubewright.model.kubelet import CONFIG_PATH
 from kubewright.model.node import API_PORT, host_port, split_endpoint
 from kubewright.model.objects import read_mapping
-from kubewright.model.status import node_status, span
+from kubewright.model.status import node_status, ready_for, span
 
 
 class Reason(NamedTuple):
@@ -112,10 +112,10 @@ _FATAL = re.compile(r"^F\d{4} |failed to run kubelet|command failed|panic:|error
 
 _SOON = timedelta(seconds=15)
 """A kubelet that has run for as long has got through its start, in which those end that end again and again."""
-
-
 _REPORTS = timedelta(seconds=40)
 """A kubelet that was started has told by then that its node is Ready: it says so every 10 s."""
+_OLD_NEWS = timedelta(seconds=20)
+"""What a kubelet has said of its node may have been mended for as long; it says it anew every 10 s."""
 
 
 def restless(look: Look) -> timedelta:
@@ -217,9 +217,18 @@ def not_ready(facts: DoctorFacts) -> Iterator[Finding]:
         for node, look in facts.looks()
         if look.kubelet is not None and look.kubelet.up is not None and look.kubelet.up < _REPORTS
     }
+    serving = {
+        facts.node_name(node)
+        for node, look in facts.looks()
+        if look.kubelet is not None and look.kubelet.active == "active"
+        if node.runtime is not None and node.runtime.answers and node.runtime.ready
+    }
     for item in objects.nodes if objects else ():
         status = node_status(item, facts.now)
         if status.ready or not facts.settled(item) or status.name in starting:
+            continue
+        since = ready_for(item, facts.now)
+        if status.name in serving and since is not None and since < _OLD_NEWS:
             continue
         yield Finding(
             "node-not-ready",

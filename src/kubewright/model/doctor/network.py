@@ -14,7 +14,7 @@ from kubewright.model.doctor.look import CNI_DIR, SUBNET_ENV, Look
 from kubewright.model.doctor.pods import STARTED
 from kubewright.model.doctor.reserved import FREE_ADDRESSES, dead_reservations
 from kubewright.model.objects import SYSTEM
-from kubewright.model.status import node_status, parse_time, pod_trouble
+from kubewright.model.status import node_status, parse_time, pod_trouble, ready_for
 
 REMOVE_BRIDGE = "remove-bridge"
 """The fix that removes a bridge of an older pod network."""
@@ -246,12 +246,8 @@ def _just_now(pod: Mapping[str, Any], now: datetime) -> bool:
     status = pod.get("status") or {}
     if not all("running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()):
         return False
-    since = [
-        str(one.get("lastTransitionTime") or "")
-        for one in status.get("conditions") or ()
-        if one.get("type") == "Ready"
-    ]
-    return bool(since and since[0]) and now - parse_time(since[0]) < _A_MOMENT
+    since = ready_for(pod, now)
+    return since is not None and since < _A_MOMENT
 
 
 def _owned(pod: Mapping[str, Any], name: str) -> bool:

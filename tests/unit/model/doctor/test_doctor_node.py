@@ -318,6 +318,21 @@ def test_a_node_that_is_not_ready_for_no_known_reason_is_named() -> None:
     assert (found.kind, found.hosts, found.pitfall) == ("node-not-ready", ("w1",), "P53")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "runs", "expected"),
+    [(12, True, []), (25, True, [("node-not-ready", ("w1",))]), (12, False, [("runtime-dead", ("w1",))])],
+)
+def test_what_a_kubelet_has_said_of_its_node_may_be_old_news(
+    seconds: int, runs: bool, expected: list[object]
+) -> None:
+    said = node_object("w1", ready=False)
+    since = NOW - timedelta(seconds=seconds)
+    said["status"]["conditions"][0]["lastTransitionTime"] = f"{since:%Y-%m-%dT%H:%M:%SZ}"
+    nodes = [*(node_object(name) for name in NAMES if name != "w1"), said]
+    looked = seen("w1", replace(runtime("w1"), answers=runs))
+    assert kinds(facts([looked], objects=replace(objects(), nodes=nodes))) == expected
+
+
 def test_a_node_that_has_just_joined_may_be_not_ready_yet() -> None:
     young = node_object("w1", ready=False)
     young["metadata"]["creationTimestamp"] = "2026-06-01T11:59:30Z"
