@@ -126,6 +126,8 @@ _DIES = '[ "$(systemctl show -P NRestarts kubelet)" -ge 2 ]'
 _KUBELET = "/var/lib/kubelet/config.yaml"
 _CLIENT = "/etc/kubernetes/pki/apiserver-kubelet-client.crt"
 _PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+_SUBNET = "net=$(ip route | sed -n 's/^unreachable \\(10[.].*\\)[.]0[/]24.*/\\1/p')"
+"""What the addresses of the machine's Pods begin with."""
 
 
 def _container(name: str) -> str:
@@ -339,15 +341,15 @@ FAULTS = (
     # -- the pod network ---------------------------------------------------------------------------------------
     Fault(
         "leaked", "P37", "addresses-leaked",
-        "cd /var/lib/cni/networks/kubewright; net=$(ls | grep -m1 '^10[.]' | cut -d. -f1-3); "
+        f"{_SUBNET}; cd /var/lib/cni/networks/kubewright; "
         "for n in $(seq 20 254); do echo dead$n >$net.$n; done; touch -d '10 minutes ago' $net.*",
         "cd /var/lib/cni/networks/kubewright; grep -l ^dead * | xargs -r rm", WORKERS, fix=True,
         touches=_of("dns"),
     ),
     Fault(
         "bridge", "P38", "bridge-address",
-        "net=$(ip route | sed -n 's/^unreachable \\(10[.].*\\)[.]0[/]24.*/\\1/p'); "
-        "ip link add cni0 type bridge; ip addr add $net.1/24 dev cni0; ip link set cni0 up",
+        f"{_SUBNET}; ip link add cni0 type bridge; "
+        "ip addr add $net.1/24 dev cni0; ip link set cni0 up",
         "ip link del cni0 2>/dev/null || true", WORKERS, fix=True, touches=_of("packets"),
     ),
     Fault(

@@ -126,6 +126,8 @@ _RULES = (
     Rule("balancer-down", _SERVICES),
     Rule("service-silent", ("network-pod-down",)),
     Rule("dns-down", ("dns-silent",), anywhere=True),
+    # Without the API it answers as long as it is not started anew.
+    *(Rule(kind, _DNS, dns=True, away=True) for kind in API),
     Rule("resolv-loop", ("dns-loop", *_DNS), dns=True),
     Rule("dns-loop", _DNS, dns=True),
     *(
@@ -148,8 +150,6 @@ _RULES = (
             "daemon-pod-missing",
             "network-pod-down",
             "node-not-ready",
-            "api-silent",
-            "apiserver-down",
             "proxy-server",
             *_PACKETS,
             *_SERVICES,

@@ -24,6 +24,7 @@ _AGAIN = 2
 _A_START = timedelta(seconds=3)
 """Less than there is between two looks, so that who goes on is not found in the second."""
 _A_MOMENT = timedelta(seconds=30)
+_RUNTIMES = ("containerd", "crio", "cri-docker")
 _NETWORKS = re.compile(r"flannel|calico|cilium|weave|canal|antrea|kube-router|kubewright-network")
 
 
@@ -121,7 +122,7 @@ def subnet_env(facts: DoctorFacts) -> Iterator[Finding]:
             look.joined
             and wanted == [SUBNET_ENV]
             and SUBNET_ENV not in look.files
-            and look.kubelet_up(STARTED)
+            and _had_time(facts, node, look)
         ):
             yield Finding(
                 "subnet-env",
@@ -147,7 +148,7 @@ def no_network(facts: DoctorFacts) -> Iterator[Finding]:
         runtime = node.runtime
         if not look.joined or runtime is None or not runtime.answers or runtime.network_ready:
             continue
-        if look.kubelet_up(STARTED):
+        if _had_time(facts, node, look):
             paths = [path for path, _ in configurations(look)]
             yield Finding(
                 "no-network",
@@ -162,6 +163,20 @@ def no_network(facts: DoctorFacts) -> Iterator[Finding]:
                 breaks="the node stays NotReady, and CoreDNS Pending",
                 mend=("install a pod network, or: kubewright apply -f cluster.yaml, which brings one",),
             )
+
+
+def _had_time(facts: DoctorFacts, node: NodeFacts, look: Look) -> bool:
+    """Whether a pod network has had the time to come: the kubelet has run for long, or it alone was started anew,
+    and its Node and the runtime have been there for long."""
+    if look.kubelet_up(STARTED):
+        return True
+    runtimes = (look.units.get(name) for name in _RUNTIMES)
+    if not any(unit is not None and unit.up is not None and unit.up >= STARTED for unit in runtimes):
+        return False
+    name, objects = facts.node_name(node), facts.asked.objects
+    return any(
+        one["metadata"]["name"] == name and facts.settled(one) for one in (objects.nodes if objects else ())
+    )
 
 
 # -- DaemonSets ---------------------------------------------------------------------------------------------------

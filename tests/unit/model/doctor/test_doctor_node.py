@@ -367,9 +367,24 @@ def test_flannels_missing_file_is_named() -> None:
     assert "/run/flannel/subnet.env: no such file" in found.breaks
 
 
-def test_flannels_file_may_come_yet_after_a_start_and_is_right_when_it_is_there() -> None:
-    young = {"kubelet": unit(up=timedelta(seconds=30))}
-    assert kinds(facts([with_files("w1", FLANNEL_FILES, units=young)])) == []
+@pytest.mark.parametrize(
+    ("runtime_up", "joined", "expected"),
+    [(3600, "2026-05-01T12:00:00Z", 1), (40, "2026-05-01T12:00:00Z", 0), (3600, "2026-06-01T11:59:20Z", 0)],
+    ids=["a kubelet that was started anew", "a host that was started", "a node that has just joined"],
+)
+def test_flannels_file_may_come_yet_after_a_start(runtime_up: int, joined: str, expected: int) -> None:
+    young = {
+        "kubelet": unit(up=timedelta(seconds=30)), "containerd": unit(up=timedelta(seconds=runtime_up))
+    }  # fmt: skip
+    node = node_object("w1")
+    node["metadata"]["creationTimestamp"] = joined
+    nodes = [*(node_object(name) for name in PLANES), node]
+    looked = with_files("w1", FLANNEL_FILES, units=young)
+    found = facts([looked], objects=replace(objects(), nodes=nodes))
+    assert kinds(found) == [("subnet-env", ("w1",))] * expected
+
+
+def test_flannels_file_is_right_when_it_is_there() -> None:
     assert kinds(facts([with_files("w1", {**FLANNEL_FILES, "/run/flannel/subnet.env": ENV})])) == []
 
 
