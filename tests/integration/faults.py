@@ -47,7 +47,8 @@ dns_on() {
   system patch deployment coredns \
     -p '{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":'"$1"'}}}}}'
 }
-renew() { system delete $(pod_of "$1"); }
+# Without grace: a kubelet of 1.20 may take a minute to let a Pod go whose containers have ended.
+renew() { system delete --force --grace-period=0 $(pod_of "$1"); }
 serves() {
   until [ "$(pod_of "$1")" ] && system wait --for=condition=Ready --timeout=60s $(pod_of "$1"); do sleep 0.2; done
 }

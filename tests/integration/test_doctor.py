@@ -132,10 +132,19 @@ def name(made: Sequence[Made]) -> str:
     return "+".join(f"{fault.name}@{place}" for fault, place in made)
 
 
+def expected(made: Sequence[Made]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """What is to be found: one cause on several hosts is one finding."""
+    hosts: dict[tuple[str, str], set[str]] = {}
+    for fault, place in made:
+        kind, pitfall, named = fault.named(place)
+        hosts.setdefault((kind, pitfall), set()).update(named)
+    return sorted((kind, pitfall, tuple(sorted(where))) for (kind, pitfall), where in hosts.items())
+
+
 def each_is_named(patient: Patient, made: Sequence[Made], *, looks: int = 1) -> None:
     """Make them at once, and find them all, and nothing else, in one of so many runs; mend what `--fix` mends, and
     then the rest."""
-    wanted = sorted(fault.named(place) for fault, place in made)
+    wanted = expected(made)
     moments = [time.monotonic()]
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         # Those that take an API server away are mended first: kubectl asks it.
@@ -157,7 +166,7 @@ def each_is_named(patient: Patient, made: Sequence[Made], *, looks: int = 1) -> 
             assert one["evidence"], one
             assert one["breaks"], one
             assert one["mend"], one
-        rest = sorted(fault.named(place) for fault, place in made if not fault.fix)
+        rest = expected([one for one in made if not one[0].fix])
         if rest != wanted:
             left = patient.findings("--fix", "--yes")
             for _ in range(looks - 1):
