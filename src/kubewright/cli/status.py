@@ -10,7 +10,12 @@ from kubewright.cli.output import output_option, print_document
 from kubewright.cli.target import Selection, target_options
 
 if TYPE_CHECKING:
+    from kubewright.events import Events
+    from kubewright.model.status_report import StatusReport
     from kubewright.workflows.status import StatusReader
+
+_A_MOMENT = 1.0
+"""Seconds that a look may take without a word."""
 
 
 @click.command(
@@ -43,8 +48,6 @@ def status(selection: Selection, watch: bool, interval: float, output: str) -> N
     """
     from kubewright.cli.common import run
     from kubewright.cli.status_text import status_lines
-    from kubewright.events import Events
-    from kubewright.model.status_report import StatusReport
 
     if watch:
         from kubewright.cli.status_watch import watch_status
@@ -52,15 +55,30 @@ def status(selection: Selection, watch: bool, interval: float, output: str) -> N
         watch_status(lambda: _reader(selection), interval=interval, output=output)
         return
 
-    async def workflow(_events: Events) -> StatusReport:
+    async def workflow(events: Events) -> StatusReport:
         async with _reader(selection) as reader:
-            return await reader.read()
+            return await _read(reader, events)
 
     found = run(workflow, output=output, stream=False)
     if output == "text":
         click.echo("\n".join(status_lines(found)))
     else:
         print_document(found.as_dict(), output)
+
+
+async def _read(reader: StatusReader, events: Events) -> StatusReport:
+    """One look, which is spoken of where it takes longer than a moment. Raises what it raises."""
+    import asyncio
+
+    look = asyncio.ensure_future(reader.read())
+    try:
+        if not (await asyncio.wait([look], timeout=_A_MOMENT))[0]:
+            async with events.phase("status-ask", "ask the API and the hosts"):
+                return await look
+        return await look
+    finally:
+        look.cancel()  # where we are cancelled ourselves
+        await asyncio.wait([look])
 
 
 def _reader(selection: Selection) -> StatusReader:
