@@ -225,7 +225,8 @@ FAULTS = (
     ),
     Fault(
         "cgroup-driver", "P48", "cgroup-driver", f"edit {_KUBELET} '$acgroupDriver: systemd'; restarted",
-        f"back {_KUBELET}; restarted", WORKERS,
+        # Pods are made anew, by what ConfigMaps say then.
+        f"back {_KUBELET}; restarted", WORKERS, touches=_of("proxy"),
     ),
     Fault(
         "resolv", "P18", "resolv-loop", "keep /etc/resolv.conf; echo nameserver 127.0.0.53 >/etc/resolv.conf",

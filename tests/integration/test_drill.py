@@ -51,7 +51,7 @@ def finished(kubewright: Kubewright, lab: Lab, nodes: int) -> float:
     return again.seconds
 
 
-# -- three moments, by what is going on ---------------------------------------------------------------------------
+# -- moments, by what is going on ---------------------------------------------------------------------------
 
 EVENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "early": lambda event: event.get("name") == "images",
@@ -61,7 +61,12 @@ EVENTS: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 @pytest.mark.parametrize(
-    ("moment", "workers"), [("early", 0), pytest.param("middle", 1, marks=pytest.mark.soak), ("late", 1)]
+    ("moment", "workers"),
+    [
+        pytest.param("early", 0, marks=pytest.mark.soak),
+        pytest.param("middle", 1, marks=pytest.mark.soak),
+        ("late", 1),
+    ],
 )
 def test_a_killed_apply_is_finished_by_the_next(kubewright: Kubewright, moment: str, workers: int) -> None:
     lab = fresh_machines(kubewright, workers=workers)

@@ -273,6 +273,7 @@ def test_an_etcd_is_not_switched_under_a_cluster(kubewright: Kubewright, lab: La
     assert "cluster.yaml has another one" in stacked.err
 
 
+@pytest.mark.soak
 def test_the_majority_is_not_given_away(kubewright: Kubewright, lab: Lab, home: Path) -> None:
     """Two of three members lost at once: nothing is taken out, and the way back is to start them."""
     *_, stays = machines = current(lab)
