@@ -34,15 +34,14 @@ OURS = tuple(
     f"{_PREFIX}-{name}"
     for name in (
         "cluster", "bad", "other", "drill", "ten", "parity", "mixed", "init", "joined", "reset", "faults", "ha",
-        "endpoint", "etcd", "status", "three", "grown", "adopted", "converted", "own", "moved", "fit",
-        "refused", "doctor",
+        "endpoint", "etcd", "three", "grown", "adopted", "converted", "own", "moved", "fit", "refused",
+        "doctor",
     )
 )  # fmt: skip
 """Every lab that these tests make; whatever is left of one is removed at their end."""
 (
-    CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET, FAULTS, HA, ENDPOINT, ETCD, STATUS,
-    THREE, GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED, FIT,
-    REFUSED, DOCTOR,
+    CLUSTER, BAD, OTHER, DRILL, TEN, PARITY, MIXED, NODE_INIT, JOINED, RESET, FAULTS, HA, ENDPOINT, ETCD, THREE,
+    GROWN, ADOPTED, CONVERTED, CONVERTED_OURS, MOVED, FIT, REFUSED, DOCTOR,
 ) = OURS  # fmt: skip
 
 ON_MACHINES = [
@@ -228,6 +227,11 @@ def check_is_green(kubewright: Kubewright, lab: Lab, nodes: int) -> dict[str, An
     assert len(document["nodes"]) == nodes
     assert document["checks"] == len(document["results"])
     return document
+
+
+def no_changes(kubewright: Kubewright, file: Path) -> None:
+    """A further run would find nothing to do."""
+    assert kubewright("plan", "-f", file, "-o", "json").document["changes"] == []
 
 
 SHARED = (

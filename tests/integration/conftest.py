@@ -13,7 +13,7 @@ from types import FrameType
 
 import pytest
 import yaml
-from cluster_fixtures import CLUSTER, OURS, Kubewright, Leftovers, Run, remove_labs
+from cluster_fixtures import CLUSTER, OURS, THREE, Kubewright, Leftovers, Run, remove_labs
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from kubewright.components.debian import DebianSource
@@ -136,6 +136,21 @@ async def leftovers(kubewright: Kubewright) -> AsyncIterator[Leftovers]:
 def first_up(kubewright: Kubewright, leftovers: Leftovers) -> Run:
     """The command that made the cluster, from no machines at all."""
     return kubewright("lab", "up", "--name", CLUSTER, "-o", "json")
+
+
+@pytest.fixture(scope="session")
+def made_at_once(kubewright: Kubewright) -> Run:
+    """The command that made three control planes and two workers of nothing."""
+    kubewright("lab", "down", THREE)
+    return kubewright(
+        "lab", "up", "--name", THREE, "--control-planes", "3", "--workers", "2", "-o", "json", timeout=600
+    )
+
+
+@pytest.fixture(scope="session")
+def three(made_at_once: Run) -> Lab:
+    """Those, for test_ha_made.py and test_ha_status.py, which comes next and removes them."""
+    return open_lab(THREE)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster_fixtures import HA, Kubewright, on, written
+from cluster_fixtures import HA, Kubewright, Run, on, written
 from tools.ha_probe import NAMESPACE, Book, Load
 
 from kubewright.clients.server import Server
@@ -400,7 +400,20 @@ def _deployment(image: str, labels: dict[str, str], replicas: int) -> dict[str, 
     }  # fmt: skip
 
 
+def whole(lab: Lab, planes: Sequence[str], workers: Sequence[str]) -> HaCluster:
+    """A lab's cluster, when all members, API servers, Nodes and Pods are well and none is left of others."""
+    cluster = HaCluster(lab, lab.places.kubeconfig, planes, workers)
+    cluster.healed()
+    return cluster
+
+
 # -- making them --------------------------------------------------------------------------------------------------
+
+
+def apply(kubewright: Kubewright, lab: Lab, file: Path, *options: str, code: int = 0) -> Run:
+    """Its kubeconfig is where the lab's own is."""
+    written_to = ("--kubeconfig", lab.places.kubeconfig, "--no-merge")
+    return kubewright("apply", "-f", file, *written_to, *options, code=code, timeout=600)
 
 
 class Factory:

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixtures import ON_MACHINES, STATUS, Kubewright, on, write
+from cluster_fixtures import ON_MACHINES, THREE, Kubewright, on, write
 from ha_cluster import HaCluster
 
 from kubewright.errors import ExitCode
-from kubewright.lab.lab import open_lab
+from kubewright.lab.lab import Lab
 from kubewright.model import x509
 from kubewright.secret import Secret
 
 pytestmark = ON_MACHINES
 
-THREE = ("cp1", "cp2", "cp3")
+PLANES, WORKERS = ("cp1", "cp2", "cp3"), ("w1", "w2")
+NODES = (*PLANES, *WORKERS)
 MANIFEST, AWAY = "/etc/kubernetes/manifests/kube-apiserver.yaml", "/root/kube-apiserver.yaml"
 PKI = "/etc/kubernetes/pki"
 SOON = 60.0
@@ -82,23 +83,20 @@ class Seen:
     @contextmanager
     def fault(self, kind: str, mend: str, *names: str) -> Iterator[None]:
         """Do something to machines, and undo it."""
-        self.kubewright("lab", kind, STATUS, *names)
+        self.kubewright("lab", kind, THREE, *names)
         try:
             yield
         finally:
-            self.kubewright("lab", mend, STATUS, *names)
+            self.kubewright("lab", mend, THREE, *names)
 
 
 @pytest.fixture(scope="module")
-def whole(kubewright: Kubewright) -> Iterator[Seen]:
-    """Three control planes and a worker, with the lab's own endpoint: a proxy on every node."""
-    kubewright("lab", "down", STATUS)
+def whole(kubewright: Kubewright, three: Lab) -> Iterator[Seen]:
+    """Three control planes and two workers, with the lab's own endpoint: a proxy on every node."""
     try:
-        kubewright("lab", "up", "--name", STATUS, "--control-planes", "3", "--workers", "1", timeout=600)
-        lab = open_lab(STATUS)
-        yield Seen(kubewright, HaCluster(lab, lab.places.kubeconfig, THREE, ["w1"]))
+        yield Seen(kubewright, HaCluster(three, three.places.kubeconfig, PLANES, WORKERS))
     finally:
-        kubewright("lab", "down", STATUS, code=None)
+        kubewright("lab", "down", THREE, code=None)
 
 
 @pytest.fixture
@@ -114,7 +112,7 @@ def _is_settled(look: dict[str, Any]) -> bool:
         all(row["ready"] for row in (*look["apiServers"], *look["endpoint"]))
         and all(host["answers"] for host in look["hosts"])
         and look["etcd"]["answering"] == 3
-        and len(backends) == 4 * 3
+        and len(backends) == len(NODES) * len(PLANES)
         and all(row["up"] for row in backends)
     )
 
@@ -132,11 +130,11 @@ def _answering(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def test_all_is_up(seen: Seen) -> None:
     found = seen.healthy()
-    assert [node["name"] for node in found["nodes"]] == [*THREE, "w1"]
+    assert [node["name"] for node in found["nodes"]] == [*NODES]
     assert found["version"] == "v1.20.2"
     assert all(server["ready"] for server in found["apiServers"])
-    assert _answering(found["apiServers"]) == [*THREE]
-    assert {row["from"] for row in found["endpoint"]} == {*THREE, "w1"}, "each node has a proxy of its own"
+    assert _answering(found["apiServers"]) == [*PLANES]
+    assert {row["from"] for row in found["endpoint"]} == {*NODES}, "each node has a proxy of its own"
     assert {row["url"] for row in found["endpoint"]} == {f"https://{seen.cluster.endpoint}"}
     assert all(row["ready"] for row in found["endpoint"])
     etcd = found["etcd"]
@@ -146,11 +144,11 @@ def test_all_is_up(seen: Seen) -> None:
     assert all(member["databaseBytes"] >= member["databaseInUseBytes"] > 0 for member in etcd["members"])
     assert all(member["lag"] < 100 and not member["alarms"] for member in etcd["members"])
     assert {one["name"] for one in found["leaders"]} == {"kube-controller-manager", "kube-scheduler"}
-    assert {one["holder"] for one in found["leaders"]} <= {*THREE}
+    assert {one["holder"] for one in found["leaders"]} <= {*PLANES}
     for proxy in found["loadBalancers"]:
         assert (proxy["kind"], proxy["runs"]) == ("haproxy", True)
-        assert sorted(row["name"] for row in proxy["backends"] if row["up"]) == [*THREE]
-    assert {proxy["host"] for proxy in found["loadBalancers"]} == {*THREE, "w1"}
+        assert sorted(row["name"] for row in proxy["backends"] if row["up"]) == [*PLANES]
+    assert {proxy["host"] for proxy in found["loadBalancers"]} == {*NODES}
     certificates = found["certificates"]
     assert certificates["ending"] == []
     # 10 that kubeadm looks after, 3 authorities and the kubelet's, on each of three.
@@ -178,7 +176,7 @@ def test_a_mere_kubeconfig_asks_the_api_alone(seen: Seen) -> None:
     config = seen.lab.places.kubeconfig
     found = seen.kubewright("status", "--kubeconfig", config, "-o", "json").document
     assert found["healthy"]
-    assert len(found["nodes"]) == 4
+    assert len(found["nodes"]) == len(NODES)
     assert [row["from"] for row in found["endpoint"]] == ["here"]
     assert len(found["leaders"]) == 2
     assert (found["apiServers"], found["etcd"], found["certificates"], found["hosts"]) == ([], None, None, [])
@@ -272,8 +270,8 @@ def test_api_servers_go_one_after_another(seen: Seen) -> None:
         _one_is_down(seen)
         away.enter_context(seen.without_api_servers("cp3"))
         found = seen.until(lambda look: _answering(look["apiServers"]) == ["cp2"] and bool(look["server"]))
-        assert len(found["nodes"]) == 4
-        assert {one["holder"] for one in found["leaders"]} <= {*THREE, ""}
+        assert len(found["nodes"]) == len(NODES)
+        assert {one["holder"] for one in found["leaders"]} <= {*PLANES, ""}
         away.enter_context(seen.without_api_servers("cp2"))
         _all_are_down(seen)
 
@@ -283,7 +281,7 @@ def _one_is_down(seen: Seen) -> None:
         lambda look: _answering(look["apiServers"]) == ["cp2", "cp3"] and _backend(look, "cp1")
     )
     assert found["server"]
-    assert len(found["nodes"]) == 4
+    assert len(found["nodes"]) == len(NODES)
     assert found["etcd"]["answering"] == 3
     down = _by_name(found["apiServers"])["cp1"]
     assert "nothing listens there" in down["detail"]
@@ -336,7 +334,7 @@ def test_a_frozen_machine_costs_no_more_than_its_deadlines(seen: Seen) -> None:
 
 def test_machines_are_killed_one_after_another(seen: Seen) -> None:
     victim = seen.cluster.leader()
-    second, last = (name for name in THREE if name != victim)
+    second, last = (name for name in PLANES if name != victim)
     with ExitStack() as killed:
         killed.enter_context(seen.fault("kill", "start", victim))
         _the_leader_is_killed(seen, victim)
@@ -364,7 +362,7 @@ def _nobody_answers(seen: Seen) -> None:
     """That is an error, with its host and its exit code; a watch shows it and goes on."""
     file = seen.lab.places.cluster_yaml
     run = seen.kubewright("status", "-f", file, code=ExitCode.HOST_UNREACHABLE)
-    for name in THREE:
+    for name in PLANES:
         assert f"host {name}: " in run.err
     assert run.seconds < LONGEST
     first = _first_look(seen.kubewright, file)
