@@ -64,10 +64,15 @@ class Patient:
         return found
 
     def well(self) -> None:
-        """Wait until there is nothing left to find."""
+        """Wait until there is nothing left to find, and no kubelet has last said that it is not."""
         end = time.monotonic() + HEALED
-        while found := self.findings():
+        while found := self.findings() or self.not_ready():
             assert time.monotonic() < end, json.dumps(found, indent=1)
+
+    def not_ready(self) -> list[str]:
+        """The Nodes that are not Ready, as the API has it. `doctor` waits some seconds before it says so."""
+        nodes = self.kubewright("status", "-f", self.file, "-o", "json").document["nodes"]
+        return [node["name"] for node in nodes if not node["ready"]]
 
 
 def told(findings: Iterable[dict[str, Any]]) -> list[tuple[str, str, tuple[str, ...]]]:
