@@ -106,6 +106,7 @@ class RuntimeContainer:
     running: bool
     image: str
     created: datetime | None = None
+    """None where the runtime does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Container:
     architecture: str = ""
     """What the image is for; asked only of one that has failed, and empty where the runtime does not say."""
     created: datetime | None = None
+    """None where nobody could say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,14 @@ def test_only_hosts_that_cluster_dns_depends_on_explain_that_it_is_silent() -> N
     assert [one.kind for one in causes_only(found, dns_hosts=frozenset("c"))] == ["proxy-down"]
 
 
+@pytest.mark.parametrize("kind", ["api-silent", "apiserver-down", "apiserver-removed"])
+def test_one_api_server_of_several_explains_nothing_of_cluster_dns(kind: str) -> None:
+    found = [finding(kind, "a"), finding("dns-silent", "b")]
+    hosts = frozenset("a")
+    assert [one.kind for one in causes_only(found, dns_hosts=hosts)] == [kind]
+    assert [one.kind for one in causes_only(found, dns_hosts=hosts, api_served=True)] == [kind, "dns-silent"]
+
+
 def test_a_cause_at_the_far_end_of_a_pair_explains_it_and_one_at_a_third_host_does_not() -> None:
     lost = replace(finding("packets-dropped", "a"), about=("b",))
     for where, left in (("a", 1), ("b", 1), ("c", 2)):
