@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fixtures import DOCTOR, ON_MACHINES, Kubewright, kill_machine, on
+from cluster_fixtures import DOCTOR, ON_MACHINES, Kubewright, kill_machine, on, until_on
 from faults import BY_NAME, EVERY, FAULTS, PLANES, Fault
 from kubeadm_machines import host_options
 
@@ -68,6 +68,11 @@ class Patient:
         end = time.monotonic() + HEALED
         while found := self.findings() or self.not_ready():
             assert time.monotonic() < end, json.dumps(found, indent=1)
+
+    def settled(self) -> None:
+        """Wait until the cluster is so old that the Pods of its DaemonSets are missed."""
+        young = "test $(($(date +%s) - $(stat -c %Y /etc/kubernetes/admin.conf))) -gt 180"
+        until_on(self.lab, "cp1", young, seconds=200, every=1)
 
     def not_ready(self) -> list[str]:
         """The Nodes that are not Ready, as the API has it. `doctor` waits some seconds before it says so."""
@@ -213,6 +218,8 @@ def chosen() -> tuple[Made, Made]:
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(40))
 def test_both_of_a_pair_are_named(patient: Patient, number: int) -> None:
+    if not number:
+        patient.settled()
     pair = chosen()
     print(f"\n{number}: {name(pair)}")
     each_is_named(patient, pair)

@@ -94,8 +94,10 @@ _RULES = (
     Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True, away=True),
     # Whoever was connected to one that hangs waits for it, whatever the endpoint does.
     Rule("api-silent", ("network-pod-down",), anywhere=True),
-    Rule("balancer-down", ("endpoint-silent", *_NODE, *_AGENTS), anywhere=True, away=True),
-    Rule("endpoint-silent", (*_NODE, *_AGENTS), anywhere=True),
+    Rule("balancer-down", ("endpoint-silent",), anywhere=True, away=True),
+    # One on a node serves that node alone; of one for all, the endpoint is silent as seen from each of them.
+    Rule("balancer-down", (*_NODE, *_AGENTS)),
+    Rule("endpoint-silent", (*_NODE, *_AGENTS)),
     Rule("kubelet-server", (*_NODE, "endpoint-silent")),
     Rule("proxy-server", ("network-pod-down",), anywhere=True, error=True),
     # Where another leads, one that is down keeps nobody waiting.

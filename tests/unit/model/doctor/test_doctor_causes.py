@@ -110,6 +110,16 @@ def test_only_hosts_that_cluster_dns_depends_on_explain_that_it_is_silent() -> N
     assert [one.kind for one in causes_only(found, dns_hosts=frozenset("c"))] == ["proxy-down"]
 
 
+def test_a_balancer_explains_what_does_not_run_on_hosts_that_do_not_reach_the_api_by_it() -> None:
+    own = [finding("balancer-down", "a"), finding("endpoint-silent", "a")]
+    agents = finding("proxy-down", "a"), finding("proxy-down", "b")
+    assert [(one.kind, one.hosts) for one in causes_only([*own, *agents])] == [
+        ("balancer-down", ("a",)), ("proxy-down", ("b",))
+    ]  # fmt: skip
+    shared = [finding("balancer-down", "lb"), *(finding("endpoint-silent", host) for host in "ab")]
+    assert [one.kind for one in causes_only([*shared, *agents])] == ["balancer-down"]
+
+
 @pytest.mark.parametrize("kind", ["api-silent", "apiserver-down", "apiserver-removed"])
 def test_one_api_server_of_several_explains_nothing_of_cluster_dns(kind: str) -> None:
     found = [finding(kind, "a"), finding("dns-silent", "b")]
