@@ -31,7 +31,7 @@ from kubewright.lab.lab import Lab, open_lab
 
 pytestmark = ON_MACHINES
 
-HEALED = 150
+HEALED = 200
 """Seconds until all is well after faults were mended: a container that has ended often is started later."""
 AT_ONCE = 5
 Made = tuple[Fault, str]

@@ -17,9 +17,8 @@ STARTED = timedelta(minutes=2)
 RECENT, SHORT, OFTEN = timedelta(minutes=3), timedelta(minutes=2), 3
 """A container that has ended within `RECENT`, had run for less than `SHORT`, and was started again `OFTEN` times
 does not come to rest. A runtime keeps one ended container; the attempts tell how many there were."""
-_LONGER = 3
-"""Once it runs for so many times as long as it did before, and for `_AT_LEAST`, it has."""
-_AT_LEAST = timedelta(seconds=30)
+_LONGER, _AT_LEAST = timedelta(seconds=10), timedelta(seconds=30)
+"""Once it runs for so much longer than it did before, and for so long at least, it has."""
 _BAD = re.compile(
     r"\b(panic|fatal|error|failed|cannot|refused|denied|no space|expired|unable)\b|^[EF]\d{4} ", re.IGNORECASE
 )
@@ -89,5 +88,5 @@ def loops(facts: DoctorFacts, node: NodeFacts, container: str) -> bool:
     soon = [one for one in failed if one.at and now - one.at < RECENT and one.lasted and one.lasted < SHORT]
     if not soon or max(one.attempt for one in found) < OFTEN:
         return False
-    rests = max(_AT_LEAST, *(_LONGER * one.lasted for one in soon if one.lasted))
+    rests = max(_AT_LEAST, *(one.lasted + _LONGER for one in soon if one.lasted))
     return not any(one.running and one.created and now - one.created > rests for one in found)

@@ -151,7 +151,7 @@ def test_the_leader_that_is_missed_follows_from_a_component_that_is_down() -> No
 
 @pytest.mark.parametrize(
     ("lasted", "runs", "expected"),
-    [(1, None, True), (1, 20, True), (1, 40, False), (25, 60, True), (25, 80, False)],
+    [(1, None, True), (1, 20, True), (1, 40, False), (50, 55, True), (50, 65, False)],
 )
 def test_a_component_that_ends_again_and_again_is_named_while_it_runs(
     lasted: int, runs: int | None, expected: bool
