@@ -290,6 +290,7 @@ def test_the_majority_is_not_given_away(kubewright: Kubewright, lab: Lab, home: 
     assert members(lab, stays) == dict.fromkeys(machines, False)
 
 
+@pytest.mark.soak
 def test_hosts_that_have_left_come_back_without_their_old_data(
     kubewright: Kubewright, lab: Lab, home: Path
 ) -> None:
