@@ -71,8 +71,8 @@ class Patient:
 
     def settled(self) -> None:
         """Wait until the cluster is so old that the Pods of its DaemonSets are missed."""
-        young = "test $(($(date +%s) - $(stat -c %Y /etc/kubernetes/admin.conf))) -gt 180"
-        until_on(self.lab, "cp1", young, seconds=200, every=1)
+        old = "test $(($(date +%s) - $(stat -c %Y /etc/kubernetes/admin.conf))) -gt 130"
+        until_on(self.lab, "cp1", old, seconds=115, every=1)
 
     def not_ready(self) -> list[str]:
         """The Nodes that are not Ready, as the API has it. `doctor` waits some seconds before it says so."""
