@@ -239,8 +239,9 @@ FAULTS = (
     ),
     # -- the runtime -------------------------------------------------------------------------------------------
     Fault(
+        "runtime", "P15", "runtime-dead", "systemctl stop containerd",
         # A kubelet that goes on tells the API for 10 s more what it has seen before.
-        "runtime", "P15", "runtime-dead", "systemctl stop containerd", "systemctl start containerd; restarted",
+        "systemctl start containerd; restarted",
         seen="! ctr version", touches=_of("packets"),
     ),
     Fault(
