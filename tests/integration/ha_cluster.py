@@ -411,7 +411,7 @@ def whole(lab: Lab, planes: Sequence[str], workers: Sequence[str]) -> HaCluster:
 
 
 def apply(kubewright: Kubewright, lab: Lab, file: Path, *options: str, code: int = 0) -> Run:
-    """Its kubeconfig is where the lab's own is."""
+    """Bring a lab to what a file says; the kubeconfig that it writes is the lab's own."""
     written_to = ("--kubeconfig", lab.places.kubeconfig, "--no-merge")
     return kubewright("apply", "-f", file, *written_to, *options, code=code, timeout=600)
 

@@ -96,7 +96,7 @@ _RULES = (
     Rule("api-silent", ("network-pod-down",), anywhere=True),
     Rule("balancer-down", ("endpoint-silent",), anywhere=True, away=True),
     # One on a node serves that node alone; of one for all, the endpoint is silent as seen from each of them.
-    Rule("balancer-down", (*_NODE, *_AGENTS)),
+    Rule("balancer-down", (*_NODE, *_AGENTS, *_SERVICES)),
     Rule("endpoint-silent", (*_NODE, *_AGENTS)),
     Rule("kubelet-server", (*_NODE, "endpoint-silent")),
     Rule("proxy-server", ("network-pod-down",), anywhere=True, error=True),
@@ -125,7 +125,6 @@ _RULES = (
         )
     ),
     Rule("proxy-server", _SERVICES, anywhere=True, error=True),
-    Rule("balancer-down", _SERVICES),
     Rule("service-silent", ("network-pod-down",)),
     Rule("dns-down", ("dns-silent",), anywhere=True),
     # Without the API it answers as long as it is not started anew.
