@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import asyncssh
+from tests.free_ports import free_port
 
 PACKAGES = {
     "openssh-server": "/usr/sbin/sshd",
@@ -157,10 +158,3 @@ def write_key(path: Path) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(key.export_private_key())
     Path(f"{path}.pub").write_bytes(key.export_public_key())
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody holds now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from ssh_fixtures import Sshd, World, free_port, write_key
+from ssh_fixtures import Sshd, World, write_key
+from tests.free_ports import free_port
 from waiting import until
 
 from kubewright.errors import CommandError, ExitCode, HostError, WaitTimeoutError

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.free_ports import free_port
 
 from kubewright.clients.light import LightClient
 from kubewright.clients.objects import refused
@@ -145,10 +146,7 @@ async def test_a_server_of_another_ca_or_name_is_not_talked_to(tmp_path: Path) -
 
 
 async def test_nobody_there() -> None:
-    closed = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = closed.sockets[0].getsockname()[1]
-    closed.close()
-    async with LightClient(Server(f"https://127.0.0.1:{port}", CA.cert), timeout=5) as client:
+    async with LightClient(Server(f"https://127.0.0.1:{free_port()}", CA.cert), timeout=5) as client:
         with pytest.raises(ApiError, match=r"refused|Connect call failed"):
             await client.json("GET", "/version")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+from tests.free_ports import free_port
 
 from kubewright.dns import objects
 from kubewright.dns.index import Index
@@ -137,7 +137,7 @@ async def running(server: DnsServer, *, synced: bool = True) -> AsyncIterator[in
 def make_server(*upstreams: str, **changes: Any) -> DnsServer:
     """A server on any free port, with the small cluster's names."""
     given: dict[str, Any] = {
-        "listen": ((LOOPBACK, dead_port()),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0,
+        "listen": ((LOOPBACK, free_port()),), "upstreams": upstreams, "metrics_port": 0, "health_port": 0,
         "ready_port": 0, "lameduck": 0.0,
     }  # fmt: skip
     server = DnsServer(Options(**(given | changes)))
@@ -211,7 +211,7 @@ def answering(*addresses: str, ttl: int = 300) -> Script:
 @asynccontextmanager
 async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
     """Run a fake upstream, over UDP and TCP on one port."""
-    fake = FakeUpstream(script, dead_port())
+    fake = FakeUpstream(script, free_port())
     loop = asyncio.get_running_loop()
 
     class Udp(asyncio.DatagramProtocol):
@@ -236,21 +236,6 @@ async def upstream(script: Script) -> AsyncIterator[FakeUpstream]:
     finally:
         transport.close()
         server.close()
-
-
-def dead_port() -> int:
-    """A port on which nothing listens, neither over UDP nor over TCP."""
-    for _ in range(100):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-        ):
-            tcp.bind((LOOPBACK, 0))
-            port: int = tcp.getsockname()[1]
-            with suppress(OSError):
-                udp.bind((LOOPBACK, port))
-                return port
-    raise AssertionError("no port is free for both protocols")
 
 
 async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:

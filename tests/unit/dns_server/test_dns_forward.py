@@ -13,12 +13,12 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
+from tests.free_ports import free_port
 from tests.unit.dns_server.dns_kit import (
     LOOPBACK,
     FakeUpstream,
     answering,
     ask,
-    dead_port,
     make_server,
     rcode,
     running,
@@ -119,7 +119,7 @@ async def test_a_cut_answer_is_fetched_over_tcp() -> None:
 
 async def test_an_upstream_that_refuses_connections_costs_nothing() -> None:
     async with upstream(answering("192.0.2.1")) as up:
-        server = make_server(f"{LOOPBACK}:{dead_port()}", up.address)
+        server = make_server(f"{LOOPBACK}:{free_port()}", up.address)
         async with running(server) as at:
             for number in range(8):
                 assert texts((await ask(at, f"{number}.example")).answer) == ["192.0.2.1"]
@@ -263,7 +263,7 @@ async def test_an_external_name_that_does_not_exist() -> None:
 
 
 async def test_an_upstream_that_is_this_server_itself(caplog: pytest.LogCaptureFixture) -> None:
-    port = dead_port()
+    port = free_port()
     server = make_server(f"{LOOPBACK}:{port}", listen=((LOOPBACK, port),))
     with caplog.at_level(logging.INFO):
         async with running(server) as at:

@@ -12,12 +12,12 @@ import dns.message
 import dns.rdataclass
 import dns.rdatatype
 import pytest
+from tests.free_ports import free_port
 from tests.unit.dns_server.dns_kit import (
     LOOPBACK,
     Known,
     answering,
     ask,
-    dead_port,
     endpoint,
     make_server,
     port,
@@ -254,7 +254,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 async def test_ipv6_too() -> None:
-    server = make_server(listen=(("::", dead_port()),))
+    server = make_server(listen=(("::", free_port()),))
     async with running(server) as at:
         query = dns.message.make_query(WEB, "A")
         for where in ("::1", LOOPBACK):

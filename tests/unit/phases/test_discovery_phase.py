@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.free_ports import free_port
 
 from kubewright.errors import ConfigError
 from kubewright.hosts import Completed
@@ -167,9 +168,9 @@ async def test_a_signature_that_comes_late_is_waited_for(api: Api) -> None:
     assert said == ["waiting for kube-controller-manager to sign cluster-info"]
 
 
-async def test_p10_nothing_answers(api: Api, unused_tcp_port: int) -> None:
+async def test_p10_nothing_answers(api: Api) -> None:
     with pytest.raises(discovery.UnreachableError) as caught:
-        await find(api, endpoint=f"127.0.0.1:{unused_tcp_port}", deadline=0.2)
+        await find(api, endpoint=f"127.0.0.1:{free_port()}", deadline=0.2)
     assert "nothing answers" in caught.value.message
     assert any("refused" in line.lower() for line in caught.value.evidence)
     assert "--print-join-command" in caught.value.hint

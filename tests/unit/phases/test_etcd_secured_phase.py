@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+from tests.free_ports import free_port
 from tests.unit.model.test_etcd_secured import IP, PEER, loopback, plain, wanted
 from tests.unit.phases.memory_host import KilledError, MemoryHost
 from tests.unit.phases.test_discovery_phase import serve
@@ -155,10 +155,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    closed = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    nobody = closed.sockets[0].getsockname()[1]
-    closed.close()
-    host = Plane(etcd, {"https": secure_port, "http": runner.addresses[0][1], "nobody": nobody})
+    host = Plane(etcd, {"https": secure_port, "http": runner.addresses[0][1], "nobody": free_port()})
     for path in named_files(wanted()):
         host.files[path] = FileWrite(path, b"PEM")
     for name, content in (("ca.crt", ca.cert), ("healthcheck-client.crt", pair.cert)):

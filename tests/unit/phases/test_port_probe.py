@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.free_ports import free_port
 
 from kubewright.hosts import Completed
 from kubewright.hosts.local import LocalHost
@@ -28,11 +29,7 @@ HERE = "127.0.0.1"
 @pytest.fixture
 def ports() -> list[int]:
     """Three ports that nobody has."""
-    found = [socket.create_server((HERE, 0)) for _ in range(3)]
-    numbers = [one.getsockname()[1] for one in found]
-    for one in found:
-        one.close()
-    return numbers
+    return [free_port() for _ in range(3)]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.free_ports import free_port
 
 from kubewright.probe import checks
 from kubewright.probe.__main__ import main, perform, run
@@ -100,12 +101,6 @@ def test_http_failures(port: int, path: str, more: dict[str, Any], detail: str) 
     assert not result["ok"]
     assert result["detail"].startswith(detail)
     assert " tries)" in result["detail"]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def test_http_is_tried_again_until_the_server_is_there() -> None:

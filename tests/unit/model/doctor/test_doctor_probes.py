@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.free_ports import free_port
 from tests.unit.model.doctor.doctor_world import (
     ADDRESSES,
     NAMES,
@@ -96,9 +97,8 @@ def nameserver() -> Iterator[tuple[int, list[bytes]]]:
 
 @HAS_PERL
 def test_connections_are_open_or_refused() -> None:
-    with socket.create_server((HERE, 0)) as server, socket.create_server((HERE, 0)) as closed:
-        port, nobody = server.getsockname()[1], closed.getsockname()[1]
-        closed.close()
+    with socket.create_server((HERE, 0)) as server:
+        port, nobody = server.getsockname()[1], free_port()
         found = run(Question("tcp", HERE, str(port)), Question("tcp", HERE, str(nobody)))
     assert found is not None
     assert found.tcp == {(HERE, port): OPEN, (HERE, nobody): REFUSED}
