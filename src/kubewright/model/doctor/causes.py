@@ -21,6 +21,9 @@ class Rule:
     """Only where the cause is an error, and no warning."""
     dns: bool = False
     """Anywhere, where the cause is of the cluster, or of a host that has a Pod of cluster DNS."""
+    waits: bool = False
+    """Only where the API answers otherwise: what is explained waits for this one and does its work meanwhile, and
+    so explains nothing itself."""
 
 
 CONTROLLERS = ("controller-manager-down", "scheduler-down")
@@ -93,7 +96,7 @@ _RULES = (
     Rule("api-silent", CONTROLLERS),
     Rule("api-silent", ("endpoint-silent", "no-leader", *_NODE, *_AGENTS), anywhere=True, away=True),
     # Whoever was connected to one that hangs waits for it, whatever the endpoint does.
-    Rule("api-silent", ("network-pod-down",), anywhere=True),
+    Rule("api-silent", ("network-pod-down",), anywhere=True, waits=True),
     Rule("balancer-down", ("endpoint-silent",), anywhere=True, away=True),
     # One on a node serves that node alone; of one for all, the endpoint is silent as seen from each of them.
     Rule("balancer-down", (*_NODE, *_AGENTS, *_SERVICES)),
@@ -186,13 +189,23 @@ def causes_only(
     api_served: bool = False,
     dns_hosts: frozenset[str] | None = None,
 ) -> list[Finding]:
-    """The findings that no other explains. What is explained itself explains on, so that a chain has one end.
+    """The findings that no other explains. What is explained itself explains on, so that a chain has one end, but
+    for what merely waits.
 
     With `api_served` the API answers wherever the cluster asks it, whatever is wrong with one of its servers.
     `dns_hosts` have a Pod of cluster DNS; None where that is not known. Of a finding on several hosts those hosts
     are left where nothing explains it.
     """
-    rules = tuple(rule for rule in rules if not (rule.away and api_served))
+    rules = tuple(rules)
+    if api_served:
+        findings = _unexplained(findings, [rule for rule in rules if rule.waits], dns_hosts)
+    others = [rule for rule in rules if not rule.waits and not (rule.away and api_served)]
+    return _unexplained(findings, others, dns_hosts)
+
+
+def _unexplained(
+    findings: Sequence[Finding], rules: Sequence[Rule], dns_hosts: frozenset[str] | None
+) -> list[Finding]:
     kept = []
     for one in findings:
         others = [other for other in findings if other is not one]
@@ -211,7 +224,7 @@ def causes_only(
 
 
 def _explains(
-    rules: Iterable[Rule], cause: Finding, one: Finding, host: str | None, dns_hosts: frozenset[str] | None
+    rules: Sequence[Rule], cause: Finding, one: Finding, host: str | None, dns_hosts: frozenset[str] | None
 ) -> bool:
     """Whether a finding explains another, of which `host` is one; None for a finding of the cluster."""
     near = host is not None and not {host, *one.about}.isdisjoint(cause.hosts)

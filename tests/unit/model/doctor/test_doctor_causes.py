@@ -101,6 +101,14 @@ def test_one_of_several_api_servers_explains_nothing_elsewhere_while_the_others_
     assert [one.kind for one in causes_only(found, api_served=True)] == ["api-silent", "proxy-down"]
 
 
+def test_a_network_pod_that_waits_for_one_api_server_hides_nothing_on_its_node() -> None:
+    found = [finding("api-silent", "a"), finding("network-pod-down", "b"), finding("subnet-env", "b")]
+    assert [one.kind for one in causes_only(found)] == ["api-silent"]
+    assert [one.kind for one in causes_only(found, api_served=True)] == ["api-silent", "subnet-env"]
+    down = found[1:]
+    assert [one.kind for one in causes_only(down, api_served=True)] == ["network-pod-down"]
+
+
 def test_only_hosts_that_cluster_dns_depends_on_explain_that_it_is_silent() -> None:
     found = [finding("proxy-down", "a"), finding("dns-silent", "b")]
     assert [one.kind for one in causes_only(found)] == ["proxy-down"], "who knows?"
