@@ -373,9 +373,12 @@ FAULTS = (
     _rule("dns-port", "P04", "dns-silent", "raw OUTPUT -p udp -d 10.96.0.10 --dport 53 -j DROP", "dns"),
     Fault(
         "dns-pending", "P19", "dns-down",
-        'system scale deployment coredns --replicas=0; dns_on \'"nowhere"\'; '
-        "system scale deployment coredns --replicas=2",
-        "dns_on null",
+        # A controller that has not seen that there are to be none would keep one of the old ones.
+        "system scale deployment coredns --replicas=0; "
+        'until [ -z "$(system get pods -l k8s-app=kube-dns -o name)" ]; do '
+        "system delete pods -l k8s-app=kube-dns --force --grace-period=0; done; "
+        'dns_on \'"nowhere"\'; system scale deployment coredns --replicas=2',
+        "dns_on null; system scale deployment coredns --replicas=2",
         PLANES, cluster=True, touches=_of("dns", "packets"),
         seen="system get pods -l k8s-app=kube-dns | grep -q Pending && "
         "! system get pods -l k8s-app=kube-dns | grep -q Running",

@@ -205,8 +205,15 @@ def test_the_cluster_is_whole_and_nothing_is_left_to_do(made: Converting) -> Non
 
 
 def test_the_first_control_plane_may_die(made: Converting, tmp_path: Path) -> None:
-    """To which all led before. Of a cluster of ours each is killed (test_ha_convert_ours.py)."""
+    """To which all led before. The others die in the soak."""
     made.killed_plane(PLANES[0], tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("victim", PLANES[1:])
+def test_any_other_control_plane_may_die(made: Converting, tmp_path: Path, victim: str) -> None:
+    made.run()  # finds nothing to do where it has been done
+    made.killed_plane(victim, tmp_path)
 
 
 def test_kubeadm_joins_more(made: Converting) -> None:
