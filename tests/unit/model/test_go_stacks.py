@@ -37,7 +37,9 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize("head", ["", "1795333236.117916 kubelet[11613]: "])
+@pytest.mark.parametrize(
+    "head", ["", "1795333236.117916 kubelet[11613]: ", "2026-11-22T07:40:36.1Z stderr F "]
+)
 def test_stacks_are_left_out_and_reasons_are_not(head: str) -> None:
     text = "".join(f"{head}{line}\n" for line in DUMP.splitlines())
     done = subprocess.run(

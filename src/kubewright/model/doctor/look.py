@@ -101,7 +101,7 @@ timeout 5 journalctl -u kubelet -n "$8" --no-pager -o short-unix --no-hostname |
 for folder in /var/log/pods/kube-system_*/*/; do
   newest=$(ls -t "$folder" | grep '\.log$' | head -n 1)
   [ -n "$newest" ] || continue
-  section "log:$folder"; tail -n 6 "$folder$newest" | cut -c 1-600 | show
+  section "log:$folder"; tail -n 1000 "$folder$newest" | grep -vE -e "$9" | tail -n 6 | cut -c 1-600 | show
   section "told:$folder"; head -c 65536 "$folder$newest" | grep -m 8 -iE "$7" | cut -c 1-600 | show
 done
 section end

@@ -11,7 +11,7 @@ from kubewright.model.doctor.cni import configurations, misplaced, plugins, pod_
 from kubewright.model.doctor.facts import DoctorFacts, NodeFacts
 from kubewright.model.doctor.finding import Finding, Fix, Severity
 from kubewright.model.doctor.look import CNI_DIR, SUBNET_ENV, Look
-from kubewright.model.doctor.pods import STARTED
+from kubewright.model.doctor.pods import STARTED, pods_words
 from kubewright.model.doctor.reserved import FREE_ADDRESSES, dead_reservations
 from kubewright.model.objects import SYSTEM
 from kubewright.model.status import node_status, parse_time, pod_trouble, ready_for
@@ -206,7 +206,7 @@ def daemon_pods(facts: DoctorFacts) -> Iterator[Finding]:
             elif not node_status(node, facts.now).ready or not (facts.settled(pod) or _fails(pod)):
                 continue
             elif trouble := _trouble(pod, facts.now):
-                yield _ill(facts.node(title), name, title, f"{pod['metadata']['name']}: {trouble}", network)
+                yield _ill(facts.node(title), name, title, pod, trouble, network)
 
 
 def _missing(name: str, node: str, why: str, network: bool) -> Finding:
@@ -222,15 +222,18 @@ def _missing(name: str, node: str, why: str, network: bool) -> Finding:
     )
 
 
-def _ill(node: NodeFacts | None, name: str, title: str, trouble: str, network: bool) -> Finding:
-    log = tuple(f"{name}: {line}" for line in node.look.log(name)[-2:]) if node and node.look else ()
+def _ill(
+    node: NodeFacts | None, name: str, title: str, pod: Mapping[str, Any], trouble: str, network: bool
+) -> Finding:
+    own = str(pod["metadata"]["name"])
+    words = pods_words(node.look, own, ends=_fails(pod)) if node and node.look else ()
     return Finding(
         "network-pod-down" if network else "proxy-down",
         Severity.ERROR,
         f"{name} does not run",
         hosts=(title,),
         pitfall="P36" if network else "P11",
-        evidence=(trouble, *log),
+        evidence=(f"{own}: {trouble}", *words),
         breaks="new Pods here get no network"
         if network
         else "services change, and this node does not follow: their addresses cannot be reached from here",
@@ -239,7 +242,7 @@ def _ill(node: NodeFacts | None, name: str, title: str, trouble: str, network: b
 
 
 def _fails(pod: Mapping[str, Any]) -> bool:
-    """Whether a young Pod has been started again already."""
+    """Whether a Pod has been started again and again."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(one.get("restartCount", 0) >= _AGAIN for one in statuses)
 

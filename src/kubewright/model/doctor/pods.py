@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from kubewright.model.doctor.facts import Container, DoctorFacts, Ended, NodeFacts
 from kubewright.model.doctor.logs import reasons
+from kubewright.model.doctor.look import Look
 from kubewright.model.objects import read_mapping
 from kubewright.model.reset import container_flags
 from kubewright.model.status import CONTROL_PLANE_PARTS
@@ -46,14 +47,28 @@ def last_words(node: NodeFacts, container: str) -> tuple[str, ...]:
         elif node.runtime.answers and not node.runtime.of(container):
             lines.append(f"there is no container {container}")
     if node.look is not None:
-        log = [line for line in node.look.log(container) if line.strip()]
-        bad = [line for line in log if _BAD.search(line)]
         told = next((lines for (_, name), lines in node.look.told.items() if name == container), ())
-        first = reasons(
-            told, short=newest is not None and newest.lasted is not None and newest.lasted < SHORT
-        )
-        lines += [f"{container}: {line}" for line in (not runs and first) or (bad or log)[-2:]]
+        short = newest is not None and newest.lasted is not None and newest.lasted < SHORT
+        said = _said(node.look.log(container), () if runs else told, short=short)
+        lines += [f"{container}: {line}" for line in said]
     return tuple(lines)
+
+
+def pods_words(look: Look, pod: str, *, ends: bool) -> tuple[str, ...]:
+    """What the logs of a Pod of kube-system say of why it is not ready; `ends` where it does so again and again,
+    soon after its start."""
+    return tuple(
+        f"{container}: {line}"
+        for (name, container), log in look.logs.items()
+        if name == pod
+        for line in _said(log, look.told.get((name, container), ()), short=ends)
+    )
+
+
+def _said(log: Sequence[str], told: Sequence[str], *, short: bool) -> list[str]:
+    lines = [line for line in log if line.strip()]
+    bad = [line for line in lines if _BAD.search(line)]
+    return reasons(told, short=short) or (bad or lines)[-2:]
 
 
 def _time(one: Container) -> float:

@@ -465,9 +465,13 @@ def test_a_daemon_set_for_other_systems_misses_nobody() -> None:
     assert kinds(facts(objects=replace(objects(), pods=pods, daemon_sets=[windows]))) == []
 
 
-def test_a_proxy_that_does_not_run_is_named_with_its_state() -> None:
+def test_a_proxy_that_does_not_run_is_named_with_its_state_and_its_reason() -> None:
     broken = pod("kube-proxy-w1", "w1", owner="kube-proxy", state={"waiting": {"reason": "CrashLoopBackOff"}})
-    found = only(facts(objects=replace(objects(), pods=[*without_pods("kube-proxy", "w1"), broken])))
+    broken["status"]["containerStatuses"][0]["restartCount"] = 3
+    key, last = ("kube-proxy-w1", "kube-proxy"), "F0601 12:00:00 server.go:1] it ends"
+    here = seen("w1", logs={key: ("I0601 a line", "another")}, told={key: ("E0601 error: late", last)})
+    found = only(facts([here], objects=replace(objects(), pods=[*without_pods("kube-proxy", "w1"), broken])))
+    assert found.evidence[1:] == (f"kube-proxy: {last}",)
     assert (found.kind, found.pitfall) == ("proxy-down", "P11")
     assert "CrashLoopBackOff" in found.evidence[0]
 

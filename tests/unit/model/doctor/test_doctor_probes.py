@@ -469,7 +469,8 @@ def test_the_look_finds_telling_lines_in_the_first_lines_of_a_log(tmp_path: Path
     stamp = "2026-06-01T11:59:59.1Z stderr F "
     told = ["flag provided but not defined: -no-such", "F0601 12:00:00 main.go:1] it ends"]
     lines = [told[0], "Usage:", *(f"  --flag-{number}" for number in range(40)), told[1]]
-    (folder / "0.log").write_text("".join(f"{stamp}{line}\n" for line in lines))
+    stack = ["goroutine 1 [running]:", "main.main()", "\t/go/src/main.go:46 +0x1e", "created by main.main"]
+    (folder / "0.log").write_text("".join(f"{stamp}{line}\n" for line in [*lines, *(stack * 9)]))
     script = LOOK.replace("/var/log/pods", str(tmp_path))
     words = ["sh", "-c", script, "sh", *arguments(str(tmp_path))]
     look = parse_look(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout)
