@@ -68,6 +68,10 @@ class Places:
         return RUN / f"{self.name}.net"
 
 
+_AFTER_THE_END = 5.0
+"""Seconds for which a killed holder's lock is waited for: a child that it made just then has it until its exec."""
+
+
 @asynccontextmanager
 async def lab_lock(name: str) -> AsyncIterator[None]:
     """Be the only one to change a lab. Raises `KubewrightError` (BUSY) at once if another process is."""
@@ -106,8 +110,8 @@ async def _lock(path: Path, *, patience: float, what: str) -> AsyncIterator[None
             os.close(descriptor)
         except BlockingIOError:
             os.close(descriptor)
-            if time.monotonic() >= deadline:
-                holder = read(path).strip()
+            holder = read(path).strip()
+            if time.monotonic() >= deadline + (_AFTER_THE_END if _ended(holder) else 0.0):
                 raise KubewrightError(
                     f"{what} is being changed by another process{f' ({holder})' if holder else ''}",
                     hint="wait until it has ended, then run this again", exit_code=ExitCode.BUSY,
@@ -121,6 +125,11 @@ async def _lock(path: Path, *, patience: float, what: str) -> AsyncIterator[None
         path.unlink(missing_ok=True)
         os.close(descriptor)
         remove_if_empty(path.parent, path.parent.parent)
+
+
+def _ended(holder: str) -> bool:
+    """Whether a lock's holder, as the file names it, is no more."""
+    return holder.startswith("process ") and not Path("/proc", holder.removeprefix("process ")).exists()
 
 
 def remove_if_empty(*directories: Path) -> None:
