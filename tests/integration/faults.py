@@ -373,15 +373,13 @@ FAULTS = (
     _rule("dns-port", "P04", "dns-silent", "raw OUTPUT -p udp -d 10.96.0.10 --dport 53 -j DROP", "dns"),
     Fault(
         "dns-pending", "P19", "dns-down",
-        # A controller that has not seen that there are to be none would keep one of the old ones.
-        "system scale deployment coredns --replicas=0; "
-        'until [ -z "$(system get pods -l k8s-app=kube-dns -o name)" ]; do '
-        "system delete pods -l k8s-app=kube-dns --force --grace-period=0; done; "
-        'dns_on \'"nowhere"\'; system scale deployment coredns --replicas=2',
-        "dns_on null; system scale deployment coredns --replicas=2",
-        PLANES, cluster=True, touches=_of("dns", "packets"),
-        seen="system get pods -l k8s-app=kube-dns | grep -q Pending && "
-        "! system get pods -l k8s-app=kube-dns | grep -q Running",
+        # Of a rolling update old Pods would stay until the new ones are ready.
+        "mkdir -p -m 700 $kept; system get deployment coredns -o yaml >$kept/dns; system patch deployment coredns "
+        '-p \'{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null}}}\'; dns_on \'"nowhere"\'',
+        "unmap dns", PLANES, cluster=True, touches=_of("dns", "packets"),
+        seen="system delete pods -l k8s-app=kube-dns --field-selector status.phase=Running --force "
+        '--grace-period=0; [ "$(system get deployment coredns '
+        "-o jsonpath='{.status.updatedReplicas} {.status.readyReplicas}')\" = '2 ' ]",
     ),
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in FAULTS}
